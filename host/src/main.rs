@@ -1,0 +1,3 @@
+//! The `hookline` binary: arguments, telemetry, run, exit code.
+
+fn main() {}

@@ -1,0 +1,203 @@
+//! What sessions, hooks and stores say to each other about storing and reading messages.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use super::id::MessageId;
+use super::message::{ClientId, Message};
+use super::reason::Reason;
+use super::topic::{Filter, Topic};
+
+/// The name of a pool, backend included: `sqlite.pool1`. Rules, sessions and stores meet in it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PoolName(Arc<str>);
+
+impl PoolName {
+    /// The pool `pool` of `backend`.
+    pub fn new(backend: &str, pool: &str) -> Self {
+        Self(format!("{backend}.{pool}").into())
+    }
+
+    /// `backend.pool`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The backend: `sqlite`.
+    pub fn backend(&self) -> &str {
+        self.0.split_once('.').map_or(&*self.0, |(backend, _)| backend)
+    }
+
+    /// The pool within its backend: `pool1`.
+    pub fn pool(&self) -> &str {
+        self.0.split_once('.').map_or("", |(_, pool)| pool)
+    }
+}
+
+impl fmt::Display for PoolName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for PoolName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The number of an open gate: consecutive within a session, one for every PUBLISH received.
+pub type Ticket = u64;
+
+/// A place in a store's order of messages, only ever compared: a row id, or a message id where the store
+/// orders by that. [`Position::START`] lies before every message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position(pub u128);
+
+impl Position {
+    /// Before the first message.
+    pub const START: Self = Self(0);
+}
+
+/// How the backlog of a subscription is kept (spec C7, C8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Delivery {
+    /// One-to-one: the first acknowledgement deletes the message.
+    Queue,
+    /// Each reader has a position of its own; messages stay.
+    Pubsub,
+}
+
+/// Somebody who reads stored messages: one client through one filter from one pool.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Reader {
+    /// Where the messages are stored.
+    pub pool: PoolName,
+    /// The subscriber.
+    pub client: ClientId,
+    /// Its filter; the position's row is named by it.
+    pub filter: Filter,
+    /// How its backlog is kept.
+    pub delivery: Delivery,
+}
+
+/// What to read next of a backlog or of the retained messages.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Window {
+    /// Read messages behind this position.
+    pub after: Position,
+    /// At most so many.
+    pub limit: usize,
+    /// Ignore messages that arrived earlier (`time_range`).
+    pub since: Option<SystemTime>,
+}
+
+/// An answer to a [`Window`]: messages in the store's order.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// The messages that match, each with its place.
+    pub messages: Vec<(Position, Message)>,
+    /// Everything up to here was looked at, whether or not it matched.
+    pub scanned: Position,
+    /// Whether nothing was left behind `scanned` when it was read.
+    pub end: bool,
+}
+
+/// What became of a gated message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// Every rule that stores it has committed.
+    Stored,
+    /// A rule or its store refused it; the publisher hears the reason.
+    Refused(Reason),
+    /// It waited longer than `ack_timeout` or `retry_max_age` and was taken out of the queue.
+    Cancelled,
+}
+
+/// Where the results of gates go: a session's mailbox.
+pub trait Settle: Send + Sync {
+    /// The gates `first`, `first + 1`, … have these results.
+    fn settle(&self, first: Ticket, results: &[Settled]);
+}
+
+/// Consecutive messages of one publisher to one topic: what travels through gates, bus and mailboxes.
+#[derive(Debug)]
+pub struct Run {
+    /// The messages, at least one, all of one topic.
+    pub messages: Vec<Message>,
+    /// For every pool that stores some of them, where they came to lie.
+    pub stored: Vec<Stored>,
+}
+
+impl Run {
+    /// The topic of all its messages.
+    pub fn topic(&self) -> &Topic {
+        &self.messages[0].topic
+    }
+
+    /// The places of its messages in `pool`, if a rule stores them there.
+    pub fn stored_in(&self, pool: &PoolName) -> Option<&Stored> {
+        self.stored.iter().find(|stored| stored.pool == *pool)
+    }
+
+    /// Memory that it holds, in bytes, to count against limits.
+    pub fn size_bytes(&self) -> usize {
+        self.messages.iter().map(Message::size_bytes).sum()
+    }
+}
+
+/// Where the messages of a run came to lie in one pool. Routing does not wait for the commit, so a place
+/// becomes known later, in ascending order, once.
+#[derive(Debug)]
+pub struct Stored {
+    /// The pool.
+    pub pool: PoolName,
+    places: Box<[AtomicU64]>,
+}
+
+/// One message's place in a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Its commit is still under way.
+    Pending,
+    /// It is stored there.
+    At(Position),
+    /// It is not, and will not be, stored in this pool.
+    Nowhere,
+}
+
+const PENDING: u64 = u64::MAX;
+const NOWHERE: u64 = u64::MAX - 1;
+/// The store orders by message id, so the place is the id itself; ids never fit into 64 bits, row ids do.
+const BY_ID: u64 = u64::MAX - 2;
+
+impl Stored {
+    /// Places for `messages` in `pool`: pending where `stores` says so, nowhere elsewhere.
+    pub fn new(pool: PoolName, stores: impl Iterator<Item = bool>) -> Self {
+        let places = stores.map(|stores| AtomicU64::new(if stores { PENDING } else { NOWHERE })).collect();
+        Self { pool, places }
+    }
+
+    /// The place of the message that has this index in the run, and this id.
+    pub fn place(&self, index: usize, id: MessageId) -> Place {
+        match self.places[index].load(Ordering::Acquire) {
+            PENDING => Place::Pending,
+            NOWHERE => Place::Nowhere,
+            BY_ID => Place::At(Position(id.bits())),
+            row => Place::At(Position(row.into())),
+        }
+    }
+
+    /// The message was committed at this position. Called in ascending order of positions.
+    pub fn settle_at(&self, index: usize, position: Position) {
+        let place = u64::try_from(position.0).ok().filter(|row| *row < BY_ID).unwrap_or(BY_ID);
+        self.places[index].store(place, Ordering::Release);
+    }
+
+    /// The message was refused or cancelled.
+    pub fn settle_nowhere(&self, index: usize) {
+        self.places[index].store(NOWHERE, Ordering::Release);
+    }
+}

@@ -1,0 +1,11 @@
+//! The words of the house: plain data, cheap to clone, without I/O. Every other floor speaks them;
+//! this floor imports nothing of ours.
+
+pub mod delivery;
+pub mod event;
+pub mod id;
+pub mod message;
+pub mod properties;
+pub mod reason;
+pub mod topic;
+pub mod value;

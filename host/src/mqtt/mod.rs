@@ -1,0 +1,3 @@
+//! MQTT as pure code: packets and sessions, without sockets, clocks or I/O.
+
+pub mod packet;

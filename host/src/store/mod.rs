@@ -1,0 +1,191 @@
+//! What a store can do, in the words of the domain, whatever database stands behind it.
+
+use std::collections::BTreeMap;
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+
+use crate::model::delivery::{Page, Position, Reader, Window};
+use crate::model::event::Start;
+use crate::model::id::MessageId;
+use crate::model::message::{ClientId, Message, Subscription};
+use crate::model::topic::{Filter, Topic};
+use crate::model::value::{Rows, Value};
+
+/// One thing to store. Every write goes through one door, so that a mixed batch is one commit.
+#[derive(Clone, Debug)]
+pub enum Write {
+    /// Keep a message for its readers (`on_message_publish`, `on_message_store`).
+    Save(Message),
+    /// Keep a message as its topic's retained one, unless a newer one is there (`on_message_retain`).
+    Retain(Message),
+    /// Forget the retained message of a topic, unless it is newer than this id (`on_retain_delete`).
+    ClearRetained(Topic, MessageId),
+    /// Where does this reader begin? Answers its stored position. Where it has none: position
+    /// [`Position::START`] or behind the newest message, and, where `durable`, a row that says so.
+    Begin {
+        /// Who reads.
+        reader: Reader,
+        /// Where a reader without a row begins.
+        start: Start,
+        /// Whether to write the row.
+        durable: bool,
+    },
+    /// A reader has acknowledged everything up to here. Positions never go back (spec C7).
+    Advance(Reader, Position),
+    /// The first acknowledgement deletes the message (`on_message_acked_for_queue`).
+    Delete(MessageId),
+    /// Forget one position (`on_acked_delete`).
+    Forget(Reader),
+    /// Forget every position of a client, because its session ended (`respect_clean_session`).
+    ForgetClient(ClientId),
+    /// A client came or went (`on_client_connected`, `on_client_disconnected`).
+    Client(ClientState),
+    /// The operator's own statements, in order, with their parameters.
+    Statements(Arc<Script>, Vec<Vec<Value>>),
+}
+
+/// Whether and since when a client is connected (spec C2, C3).
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClientState {
+    /// Who.
+    pub client: ClientId,
+    /// Where.
+    pub node: Arc<str>,
+    /// Since when this connection lives; a disconnect older than the stored one is ignored.
+    pub online_at: SystemTime,
+    /// When it ended; `None` while connected.
+    pub offline_at: Option<SystemTime>,
+}
+
+/// The statements of one rule, already in the database's own form.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Script {
+    /// The rule, for errors: `backend.sqlite.hook.client.connected.3`.
+    pub rule: String,
+    /// SQL with the engine's placeholders.
+    pub statements: Vec<String>,
+    /// Whether all of them take effect or none (`"tx": true`).
+    pub atomic: bool,
+}
+
+/// What a successful write answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// Nothing more to say.
+    Done,
+    /// Where the message lies, or where the reader begins.
+    At(Position),
+}
+
+/// Why a store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[error("{verb}: {kind}")]
+pub struct Error {
+    /// What a caller can do about it.
+    pub kind: Kind,
+    /// What we were doing.
+    pub verb: &'static str,
+    /// What the driver said.
+    #[source]
+    pub source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// What a caller can do about an error; also the metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Try again later: the database is away, locked, full or read-only.
+    Unavailable,
+    /// Try again later: no answer in time.
+    Timeout,
+    /// Never: the database refused this value or statement.
+    Rejected,
+    /// Never: what is stored cannot be read.
+    Corrupt,
+}
+
+impl Kind {
+    /// Whether trying again can help.
+    pub const fn is_passing(self) -> bool {
+        matches!(self, Self::Unavailable | Self::Timeout)
+    }
+
+    /// The metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::Timeout => "timeout",
+            Self::Rejected => "rejected",
+            Self::Corrupt => "corrupt",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+impl Error {
+    /// An error of this kind while doing `verb`.
+    pub fn new(kind: Kind, verb: &'static str) -> Self {
+        Self { kind, verb, source: None }
+    }
+
+    /// The same, with what the driver said.
+    pub fn because(kind: Kind, verb: &'static str, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self { kind, verb, source: Some(source.into()) }
+    }
+
+    /// The error and its causes in one line.
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+}
+
+/// What a store answers.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A database, seen as what we need of one. Implemented once a family of databases.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// One durable step for the whole slice where the database can; each write has its own result, in
+    /// order: a refused row never fails its neighbours. Saves come to lie in the order of the slice.
+    async fn write(&self, writes: &[Write]) -> Vec<Result<Written>>;
+    /// The subscriptions that the operator keeps for a client (`on_subscribe_lookup`). Rows that are no
+    /// subscription are skipped and counted by the caller: they come as the text and QoS they hold.
+    async fn subscriptions(&self, client: &ClientId) -> Result<Vec<(String, i64)>>;
+    /// What a reader has not read, in the store's order.
+    async fn unread(&self, reader: &Reader, window: Window) -> Result<Page>;
+    /// Retained messages that match, in the store's order.
+    async fn retained(&self, filter: &Filter, window: Window) -> Result<Page>;
+    /// The waist: free statements come through here.
+    async fn query(&self, statement: &str, params: &[Value]) -> Result<Rows>;
+    /// Whether the database answers; also opens it where it is not open yet.
+    async fn ping(&self) -> Result<()>;
+    /// Marks clients that a crash left online as offline (spec C3): those of `node` that connected before `before`.
+    async fn mark_offline(&self, node: &str, before: SystemTime) -> Result<u64>;
+    /// Facts for `/metrics` and the line at start: what a commit survives, the file, its size, rows.
+    async fn facts(&self) -> Result<BTreeMap<String, String>>;
+    /// Closes connections after the last write.
+    async fn close(&self);
+}
+
+/// A subscription row of the operator's, checked (spec C4): `None` for an invalid filter.
+pub fn operator_subscription(topic: &str, qos: i64) -> Option<Subscription> {
+    use crate::model::message::Qos;
+    let (share, filter) = Filter::parse_subscription(topic).ok()?;
+    let qos = Qos::from_bits(qos.clamp(0, 2) as u8)?;
+    Some(Subscription { share: share.map(Arc::from), ..Subscription::new(filter, qos) })
+}
