@@ -176,7 +176,9 @@ const BY_ID: u64 = u64::MAX - 2;
 impl Stored {
     /// Places for `messages` in `pool`: pending where `stores` says so, nowhere elsewhere.
     pub fn new(pool: PoolName, stores: impl Iterator<Item = bool>) -> Self {
-        let places = stores.map(|stores| AtomicU64::new(if stores { PENDING } else { NOWHERE })).collect();
+        let places = stores
+            .map(|stores| AtomicU64::new(if stores { PENDING } else { NOWHERE }))
+            .collect();
         Self { pool, places }
     }
 
@@ -192,7 +194,10 @@ impl Stored {
 
     /// The message was committed at this position. Called in ascending order of positions.
     pub fn settle_at(&self, index: usize, position: Position) {
-        let place = u64::try_from(position.0).ok().filter(|row| *row < BY_ID).unwrap_or(BY_ID);
+        let place = u64::try_from(position.0)
+            .ok()
+            .filter(|row| *row < BY_ID)
+            .unwrap_or(BY_ID);
         self.places[index].store(place, Ordering::Release);
     }
 

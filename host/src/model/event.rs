@@ -82,11 +82,26 @@ pub enum Event {
 /// The names that statements and commands may use as `${name}`, a point each (spec B2).
 pub const fn variables(point: HookPoint) -> &'static [&'static str] {
     match point {
-        HookPoint::ClientConnected => {
-            &["clientid", "node", "timestamp", "username", "peerhost", "proto_ver", "clean_start", "keepalive"]
-        }
+        HookPoint::ClientConnected => &[
+            "clientid",
+            "node",
+            "timestamp",
+            "username",
+            "peerhost",
+            "proto_ver",
+            "clean_start",
+            "keepalive",
+        ],
         HookPoint::ClientDisconnected => &["clientid", "node", "timestamp", "username", "reason"],
-        HookPoint::SessionSubscribed => &["clientid", "topic", "qos", "share_group", "node", "timestamp", "username"],
+        HookPoint::SessionSubscribed => &[
+            "clientid",
+            "topic",
+            "qos",
+            "share_group",
+            "node",
+            "timestamp",
+            "username",
+        ],
         HookPoint::SessionUnsubscribed => &["clientid", "topic", "node", "timestamp", "username"],
         HookPoint::MessagePublish => &[
             "msgid",
@@ -102,9 +117,17 @@ pub const fn variables(point: HookPoint) -> &'static [&'static str] {
             "timestamp",
             "username",
         ],
-        HookPoint::MessageDelivered | HookPoint::MessageAcked => {
-            &["msgid", "topic", "clientid", "qos", "sender", "payload", "node", "timestamp", "username"]
-        }
+        HookPoint::MessageDelivered | HookPoint::MessageAcked => &[
+            "msgid",
+            "topic",
+            "clientid",
+            "qos",
+            "sender",
+            "payload",
+            "node",
+            "timestamp",
+            "username",
+        ],
     }
 }
 
@@ -208,7 +231,8 @@ impl Event {
 
 /// Milliseconds since the Unix epoch.
 pub fn millis(at: SystemTime) -> i64 {
-    at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+    at.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as i64)
 }
 
 /// Whole seconds since the Unix epoch.

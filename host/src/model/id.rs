@@ -102,9 +102,14 @@ impl IdClock {
     /// A clock for this node and boot. `floor_micros` is the mark that an earlier run reserved: new ids
     /// lie above it, or messages after a clock step would lie below stored positions.
     pub fn new(node: &str, boot: u32, floor_micros: u64) -> Self {
-        let hash = node.bytes().fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        let hash = node.bytes().fold(0x811c_9dc5u32, |hash, byte| {
+            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+        });
         let node16 = u64::from((hash >> 16) ^ (hash & 0xffff));
-        Self { tag: (node16 << 32) | u64::from(boot), last: AtomicU64::new(floor_micros) }
+        Self {
+            tag: (node16 << 32) | u64::from(boot),
+            last: AtomicU64::new(floor_micros),
+        }
     }
 
     /// The newest microsecond given out so far.
@@ -117,7 +122,10 @@ impl IdClock {
         let mut last = self.last.load(Ordering::Relaxed);
         loop {
             let next = now_micros.max(last + 1);
-            match self.last.compare_exchange_weak(last, next, Ordering::Relaxed, Ordering::Relaxed) {
+            match self
+                .last
+                .compare_exchange_weak(last, next, Ordering::Relaxed, Ordering::Relaxed)
+            {
                 Ok(_) => return next,
                 Err(seen) => last = seen,
             }
@@ -137,7 +145,12 @@ pub struct Ids<'a> {
 impl<'a> Ids<'a> {
     /// Ids for a turn that happens at `now_micros` since the Unix epoch. Costs nothing until one is taken.
     pub fn new(clock: &'a IdClock, now_micros: u64) -> Self {
-        Self { clock, now_micros, next: 0, left: 0 }
+        Self {
+            clock,
+            now_micros,
+            next: 0,
+            left: 0,
+        }
     }
 
     /// The next id: above every id that this process gave out before.
@@ -192,7 +205,12 @@ mod tests {
 
     #[test]
     fn what_is_no_id_is_refused() {
-        for text in ["", "not an id!", "AAVIeePO67r0QAAABY4AA===", "G4879E3CEEBBAF4400000058E0001"] {
+        for text in [
+            "",
+            "not an id!",
+            "AAVIeePO67r0QAAABY4AA===",
+            "G4879E3CEEBBAF4400000058E0001",
+        ] {
             assert_eq!(MessageId::parse(text), None, "{text}");
         }
     }

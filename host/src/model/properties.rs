@@ -92,8 +92,19 @@ mod tests {
         let raw = b"\x26\x00\x01a\x00\x01b\x01\x00\x26\x00\x01a\x00\x01c\x03\x00\x02tx";
         let properties = Properties::from_checked(Bytes::from_static(raw));
         let ids: Vec<u8> = properties.iter().map(|property| property.id).collect();
-        assert_eq!(ids, [id::USER_PROPERTY, id::PAYLOAD_FORMAT_INDICATOR, id::USER_PROPERTY, id::CONTENT_TYPE]);
-        assert_eq!(properties.iter().last().map(|property| property.value), Some(&b"\x00\x02tx"[..]));
+        assert_eq!(
+            ids,
+            [
+                id::USER_PROPERTY,
+                id::PAYLOAD_FORMAT_INDICATOR,
+                id::USER_PROPERTY,
+                id::CONTENT_TYPE
+            ]
+        );
+        assert_eq!(
+            properties.iter().last().map(|property| property.value),
+            Some(&b"\x00\x02tx"[..])
+        );
     }
 
     #[test]

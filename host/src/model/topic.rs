@@ -78,8 +78,10 @@ impl Filter {
         if text != "$share" && !text.starts_with("$share/") {
             return Ok((None, Self::new(text.to_owned())?));
         }
-        let (group, filter) =
-            text.strip_prefix("$share/").and_then(|rest| rest.split_once('/')).ok_or(TopicError::Share)?;
+        let (group, filter) = text
+            .strip_prefix("$share/")
+            .and_then(|rest| rest.split_once('/'))
+            .ok_or(TopicError::Share)?;
         if group.is_empty() || filter.is_empty() || group.contains(['+', '#', '\0']) {
             return Err(TopicError::Share);
         }
@@ -211,7 +213,10 @@ mod tests {
         ] {
             let parsed = Filter::parse_subscription(text);
             assert_eq!(
-                parsed.as_ref().map(|(group, filter)| (*group, filter.as_str())).map_err(|error| *error),
+                parsed
+                    .as_ref()
+                    .map(|(group, filter)| (*group, filter.as_str()))
+                    .map_err(|error| *error),
                 expected
             );
         }

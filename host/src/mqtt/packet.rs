@@ -160,8 +160,11 @@ pub struct Unsubscribe {
     /// The packet identifier, never 0.
     pub packet_id: u16,
     /// The filters as the client wrote them, share prefix included: group and filter.
-    pub filters: Vec<Result<(Option<Arc<str>>, Filter), TopicError>>,
+    pub filters: Vec<Result<Unwanted, TopicError>>,
 }
+
+/// A subscription to end: its share group and its filter.
+pub type Unwanted = (Option<Arc<str>>, Filter);
 
 /// DISCONNECT from a client (3.14).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -133,12 +133,20 @@ impl fmt::Display for Kind {
 impl Error {
     /// An error of this kind while doing `verb`.
     pub fn new(kind: Kind, verb: &'static str) -> Self {
-        Self { kind, verb, source: None }
+        Self {
+            kind,
+            verb,
+            source: None,
+        }
     }
 
     /// The same, with what the driver said.
     pub fn because(kind: Kind, verb: &'static str, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self { kind, verb, source: Some(source.into()) }
+        Self {
+            kind,
+            verb,
+            source: Some(source.into()),
+        }
     }
 
     /// The error and its causes in one line.
@@ -187,5 +195,8 @@ pub fn operator_subscription(topic: &str, qos: i64) -> Option<Subscription> {
     use crate::model::message::Qos;
     let (share, filter) = Filter::parse_subscription(topic).ok()?;
     let qos = Qos::from_bits(qos.clamp(0, 2) as u8)?;
-    Some(Subscription { share: share.map(Arc::from), ..Subscription::new(filter, qos) })
+    Some(Subscription {
+        share: share.map(Arc::from),
+        ..Subscription::new(filter, qos)
+    })
 }
