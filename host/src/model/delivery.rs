@@ -1,8 +1,8 @@
 //! What sessions, hooks and stores say to each other about storing and reading messages.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use super::id::MessageId;
@@ -129,9 +129,48 @@ pub struct Run {
     pub messages: Vec<Message>,
     /// For every pool that stores some of them, where they came to lie.
     pub stored: Vec<Stored>,
+    /// How many of its messages were written to subscribers, as far as it matters.
+    written: AtomicUsize,
+    /// What many subscribers share: for every message, its encodings, each made when first asked for.
+    shared: OnceLock<Forms>,
 }
 
+type Forms = Box<[OnceLock<Box<[u8]>>]>;
+
+/// The distinct forms of a message on the wire: MQTT 3 or 5, without or with a packet identifier.
+const FORMS: usize = 4;
+
+/// A run that went to so many subscribers will go to more: from here on an encoding is made to be shared.
+/// Earlier it would cost more than it saves.
+const SHARED_FROM_SUBSCRIBERS: usize = 4;
+
 impl Run {
+    /// A run of `messages`, at least one, all of one topic.
+    pub fn new(messages: Vec<Message>, stored: Vec<Stored>) -> Self {
+        Self {
+            messages,
+            stored,
+            written: AtomicUsize::new(0),
+            shared: OnceLock::new(),
+        }
+    }
+
+    /// The encoding in `form` (below 4) of the message that has this index, once the run has gone to several
+    /// subscribers; `None` before. `encode` makes it where nobody has.
+    pub fn shared_form(&self, index: usize, form: usize, encode: impl FnOnce() -> Box<[u8]>) -> Option<&[u8]> {
+        // Counted without a locked instruction: a lost count delays the sharing, which is all that it decides.
+        let written = self.written.load(Ordering::Relaxed);
+        if written < SHARED_FROM_SUBSCRIBERS * self.messages.len() {
+            self.written.store(written + 1, Ordering::Relaxed);
+            return None;
+        }
+        let forms = self.shared.get_or_init(|| {
+            let count = FORMS * self.messages.len();
+            std::iter::repeat_with(OnceLock::new).take(count).collect()
+        });
+        Some(forms[FORMS * index + form].get_or_init(encode))
+    }
+
     /// The topic of all its messages.
     pub fn topic(&self) -> &Topic {
         &self.messages[0].topic
@@ -204,5 +243,42 @@ impl Stored {
     /// The message was refused or cancelled.
     pub fn settle_nowhere(&self, index: usize) {
         self.places[index].store(NOWHERE, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::model::message::Qos;
+    use crate::model::properties::Properties;
+
+    #[test]
+    fn an_encoding_is_shared_once_a_run_goes_to_several_subscribers_and_made_once() {
+        let message = Message {
+            id: MessageId::from_bits(1),
+            topic: Topic::new("t").unwrap(),
+            payload: Bytes::new(),
+            qos: Qos::AtMostOnce,
+            retain: false,
+            from: "publisher".into(),
+            at: SystemTime::UNIX_EPOCH,
+            properties: Properties::default(),
+            expires: None,
+        };
+        let run = Run::new(vec![message.clone(), message], Vec::new());
+        let mut made = 0;
+        for subscriber in 1..=10 {
+            for index in 0..2 {
+                let shared = run.shared_form(index, FORMS - 1, || {
+                    made += 1;
+                    [index as u8].into()
+                });
+                let expected = (subscriber > SHARED_FROM_SUBSCRIBERS).then(|| vec![index as u8]);
+                assert_eq!(shared.map(<[u8]>::to_vec), expected, "subscriber {subscriber}");
+            }
+        }
+        assert_eq!(made, 2);
     }
 }

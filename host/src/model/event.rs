@@ -235,6 +235,12 @@ pub fn millis(at: SystemTime) -> i64 {
         .map_or(0, |since| since.as_millis() as i64)
 }
 
+/// Microseconds since the Unix epoch.
+pub fn micros(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_micros() as u64)
+}
+
 /// Whole seconds since the Unix epoch.
 pub fn seconds(at: SystemTime) -> i64 {
     millis(at) / 1000
@@ -287,6 +293,8 @@ pub struct Backlog {
     pub page: usize,
     /// Read on as acknowledgements free the window, up to `limit` (`drain`).
     pub drain: bool,
+    /// Read what was missed when the session is resumed, without a new SUBSCRIBE (`fetch_on_resume`).
+    pub on_resume: bool,
     /// Advance to the last acknowledged message instead of the low watermark (`ack_mode = last`).
     pub ack_last: bool,
 }
@@ -298,8 +306,8 @@ pub enum Effect {
     Subscribe(Vec<Subscription>),
     /// Look the operator's subscriptions up in this pool, then subscribe to them.
     Lookup(PoolName),
-    /// Send the retained messages that this pool keeps for the filter.
-    Retained(Filter, PoolName),
+    /// Send the retained messages that this pool keeps for the filter, at most so many.
+    Retained(Filter, PoolName, usize),
     /// Send what is unread.
     Backlog(Box<Backlog>),
 }

@@ -133,36 +133,51 @@ impl IdClock {
     }
 }
 
+/// Ids that a turn has reserved and not used.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stock {
+    next: u128,
+    left: u32,
+}
+
 /// The ids of one turn of a connection, in order.
 #[derive(Debug)]
 pub struct Ids<'a> {
     clock: &'a IdClock,
     now_micros: u64,
-    next: u128,
-    left: u32,
+    stock: Stock,
 }
 
 impl<'a> Ids<'a> {
     /// Ids for a turn that happens at `now_micros` since the Unix epoch. Costs nothing until one is taken.
     pub fn new(clock: &'a IdClock, now_micros: u64) -> Self {
+        Self::with_stock(clock, now_micros, Stock::default())
+    }
+
+    /// Ids for a turn that goes on with what it has reserved.
+    pub fn with_stock(clock: &'a IdClock, now_micros: u64, stock: Stock) -> Self {
         Self {
             clock,
             now_micros,
-            next: 0,
-            left: 0,
+            stock,
         }
+    }
+
+    /// What is reserved and not used.
+    pub fn stock(&self) -> Stock {
+        self.stock
     }
 
     /// The next id: above every id that this process gave out before.
     pub fn take(&mut self) -> MessageId {
-        if self.left == 0 {
+        if self.stock.left == 0 {
             let micros = self.clock.turn(self.now_micros);
-            self.next = (u128::from(micros) << 64) | (u128::from(self.clock.tag) << 16);
-            self.left = 1 << 16;
+            let next = (u128::from(micros) << 64) | (u128::from(self.clock.tag) << 16);
+            self.stock = Stock { next, left: 1 << 16 };
         }
-        let id = MessageId(self.next);
-        self.next += 1;
-        self.left -= 1;
+        let id = MessageId(self.stock.next);
+        self.stock.next += 1;
+        self.stock.left -= 1;
         id
     }
 }

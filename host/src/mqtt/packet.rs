@@ -232,6 +232,23 @@ pub struct ConnAck {
     pub server_keep_alive_s: Option<u16>,
 }
 
+impl ConnAck {
+    /// A CONNACK that lets nobody in.
+    pub fn refusal(reason: Reason, text: &str) -> Self {
+        Self {
+            session_present: false,
+            reason,
+            text: Some(text.to_owned()),
+            session_expiry_s: None,
+            receive_max: u16::MAX,
+            packet_bytes_max: u32::MAX,
+            assigned_client_id: None,
+            topic_alias_max: 0,
+            server_keep_alive_s: None,
+        }
+    }
+}
+
 /// One message on its way to one subscriber: what it shares with everybody else, and what is its own.
 #[derive(Clone, Debug)]
 pub struct Copy {
