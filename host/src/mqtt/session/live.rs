@@ -1,0 +1,167 @@
+//! Live messages on their way to the client, or into the hold while older ones are read (spec C11).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::model::delivery::Run;
+use crate::model::id::MessageId;
+use crate::model::message::Qos;
+
+use super::outbound::{Delivery, Enqueued};
+use super::reader::ReaderKey;
+use super::subscribe::Sub;
+use super::{Now, Session, Steps, SubId};
+
+/// Live messages that wait until older ones were read.
+#[derive(Debug, Default)]
+pub(super) struct Hold {
+    pub(super) held: VecDeque<Delivery>,
+    pub(super) bytes: usize,
+    /// Stored messages were dropped from it: the store must be read again.
+    pub(super) overflowed: bool,
+    /// The first stored message that was dropped before the reader knew where it begins.
+    pub(super) earliest: Option<(Arc<Run>, usize)>,
+}
+
+/// On which terms a run of messages is delivered.
+struct Terms {
+    granted: Qos,
+    keep_retain: bool,
+    identifiers: Arc<[u32]>,
+    readers: SmallVec<[ReaderKey; 2]>,
+}
+
+impl Hold {
+    pub(super) fn push(&mut self, delivery: Delivery, len_max: usize, bytes_max: usize) -> Result<(), Delivery> {
+        let size = delivery.message().size_bytes();
+        if self.held.len() >= len_max || self.bytes + size > bytes_max {
+            return Err(delivery);
+        }
+        self.bytes += size;
+        self.held.push_back(delivery);
+        Ok(())
+    }
+
+    /// Drops what the store has; the rest stays until it may be sent.
+    pub(super) fn overflow(&mut self) {
+        self.overflowed = true;
+        let stored = self.held.iter().find(|delivery| !delivery.readers.is_empty());
+        if let (None, Some(first)) = (&self.earliest, stored) {
+            self.earliest = Some((Arc::clone(&first.run), first.index));
+        }
+        self.held.retain(|delivery| delivery.readers.is_empty());
+        self.bytes = self.held.iter().map(|delivery| delivery.message().size_bytes()).sum();
+    }
+
+    pub(super) fn holds(&self, id: MessageId) -> bool {
+        self.held.iter().any(|delivery| delivery.message().id == id)
+    }
+
+    pub(super) fn take(&mut self, id: MessageId) -> Option<Delivery> {
+        let at = self.held.iter().position(|delivery| delivery.message().id == id)?;
+        let delivery = self.held.remove(at)?;
+        self.bytes -= delivery.message().size_bytes();
+        Some(delivery)
+    }
+}
+
+impl Session {
+    /// Live messages that match these subscriptions of ours.
+    pub fn deliver(&mut self, run: &Arc<Run>, subs: &[SubId], now: &mut Now<'_>, steps: &mut Steps) {
+        let from_us = run.messages[0].from == self.client.id;
+        let Some(terms) = self.terms(subs, from_us) else { return };
+        for (index, message) in run.messages.iter().enumerate() {
+            let qos = if self.limits.upgrade_qos {
+                terms.granted
+            } else {
+                terms.granted.min(message.qos)
+            };
+            let stored = terms
+                .readers
+                .iter()
+                .copied()
+                .filter(|key| self.readers.covers(*key, run, index));
+            let stored: SmallVec<[ReaderKey; 1]> = stored.collect();
+            let readers = if qos > Qos::AtMostOnce { stored } else { SmallVec::new() };
+            if subs.iter().any(|sub| {
+                self.subscriptions
+                    .subs
+                    .get_mut(sub)
+                    .is_some_and(|sub| sub.has_sent(message.id))
+            }) {
+                continue; // a replay was faster than the live copy
+            }
+            let (run, retain) = (Arc::clone(run), terms.keep_retain && message.retain);
+            let delivery = Delivery {
+                run,
+                index,
+                qos,
+                retain,
+                identifiers: Arc::clone(&terms.identifiers),
+                readers,
+            };
+            self.deliver_or_hold(delivery, subs, now, steps);
+        }
+    }
+
+    /// What holds for a message that matches all of these subscriptions: one copy with the highest QoS and
+    /// every identifier ([MQTT-3.3.4-2], [MQTT-3.3.4-3]).
+    fn terms(&self, subs: &[SubId], from_us: bool) -> Option<Terms> {
+        let known = subs.iter().filter_map(|sub| self.subscriptions.subs.get(sub));
+        let matched: SmallVec<[&Sub; 2]> = known.filter(|sub| !(from_us && sub.subscription.no_local)).collect();
+        Some(Terms {
+            granted: matched.iter().map(|sub| sub.subscription.qos).max()?,
+            keep_retain: matched.iter().any(|sub| sub.subscription.retain_as_published),
+            identifiers: match matched.as_slice() {
+                [only] => Arc::clone(&only.identifiers),
+                many => many.iter().flat_map(|sub| sub.identifiers.iter().copied()).collect(),
+            },
+            readers: matched.iter().flat_map(|sub| sub.readers.iter().copied()).collect(),
+        })
+    }
+
+    fn deliver_or_hold(&mut self, delivery: Delivery, subs: &[SubId], now: &mut Now<'_>, steps: &mut Steps) {
+        let (len_max, bytes_max) = (self.limits.queue_len_max, self.limits.queue_bytes_max);
+        let replay = subs.iter().find_map(|sub| {
+            let known = self.subscriptions.subs.get(sub)?;
+            known.replay.as_ref().map(|_| *sub)
+        });
+        let replay = replay.and_then(|sub| self.subscriptions.subs.get_mut(&sub)?.replay.as_mut());
+        let Some(replay) = replay else {
+            return self.enqueue_or_defer(delivery, now, steps);
+        };
+        let is_stored = !delivery.readers.is_empty();
+        if is_stored && replay.hold.overflowed {
+            self.books.deferred += 1;
+            return;
+        }
+        // An older retained message must not follow a newer one. A backlog may take for ever, and what the
+        // store does not have cannot wait for it.
+        if !is_stored && (replay.hold.overflowed || !replay.sends_retained()) {
+            return self.enqueue_or_defer(delivery, now, steps);
+        }
+        match replay.hold.push(delivery, len_max, bytes_max) {
+            Ok(()) => {}
+            Err(_) if is_stored => {
+                self.books.deferred += 1;
+                replay.hold.overflow();
+            }
+            Err(_) => self.books.dropped_queue_full += 1,
+        }
+    }
+
+    pub(super) fn enqueue_or_defer(&mut self, delivery: Delivery, now: &mut Now<'_>, steps: &mut Steps) {
+        let readers = delivery.readers.clone();
+        if self.enqueue(delivery, now, steps) == Enqueued::Done {
+            return;
+        }
+        if readers.is_empty() {
+            self.books.dropped_queue_full += 1;
+            return;
+        }
+        self.books.deferred += 1;
+        readers.into_iter().for_each(|key| self.catch_up(key));
+    }
+}

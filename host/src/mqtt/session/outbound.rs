@@ -1,0 +1,324 @@
+//! Messages to the client: the inflight window, the queue behind it, and acknowledgements.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use smallvec::SmallVec;
+
+use crate::model::delivery::Run;
+use crate::model::event::Event;
+use crate::model::id::MessageId;
+use crate::model::message::{Message, Qos};
+use crate::model::reason::Reason;
+use crate::mqtt::packet::{Ack, AckKind, Copy, Outgoing, Version};
+
+use super::reader::ReaderKey;
+use super::{Map, Now, Session, Step, Steps};
+
+/// One message for this client, before it has a packet identifier.
+#[derive(Clone, Debug)]
+pub(super) struct Delivery {
+    pub(super) run: Arc<Run>,
+    pub(super) index: usize,
+    pub(super) qos: Qos,
+    pub(super) retain: bool,
+    pub(super) identifiers: Arc<[u32]>,
+    /// The readers whose positions its acknowledgement moves.
+    pub(super) readers: SmallVec<[ReaderKey; 1]>,
+}
+
+impl Delivery {
+    pub(super) fn message(&self) -> &Message {
+        &self.run.messages[self.index]
+    }
+}
+
+/// A message that was sent and is not done.
+#[derive(Debug)]
+struct Sent {
+    /// The order of sending, for resends ([MQTT-4.6.0-1]).
+    order: u64,
+    /// What to send again; `None` from PUBREC on: then PUBREL is sent again.
+    delivery: Option<Delivery>,
+    qos: Qos,
+}
+
+/// The window and the queue behind it. Both survive the connection.
+#[derive(Debug, Default)]
+pub(super) struct Outbound {
+    sent: Map<u16, Sent>,
+    queue: VecDeque<Delivery>,
+    queue_bytes: usize,
+    window: usize,
+    last_id: u16,
+    next_order: u64,
+}
+
+impl Outbound {
+    pub(super) fn open_window(&mut self, window: u16) {
+        self.window = window.into();
+    }
+
+    /// How many more messages of QoS 1 and 2 the window takes, those in the queue first.
+    pub(super) fn room(&self) -> usize {
+        self.window.saturating_sub(self.sent.len() + self.queue.len())
+    }
+
+    /// Whether a new message can be sent at once without overtaking one that waits.
+    fn is_free(&self) -> bool {
+        self.queue.is_empty() && self.sent.len() < self.window
+    }
+
+    /// Whether so little is under way that it is time to read more.
+    pub(super) fn wants_more(&self, page: usize) -> bool {
+        self.room() >= page.min(self.window / 2).max(1)
+    }
+
+    /// The delivery of this message that is in the window or in the queue.
+    pub(super) fn find(&mut self, id: MessageId) -> Option<&mut Delivery> {
+        let Self { sent, queue, .. } = self;
+        let sent = sent.values_mut().filter_map(|sent| sent.delivery.as_mut());
+        sent.chain(queue.iter_mut())
+            .find(|delivery| delivery.message().id == id)
+    }
+
+    /// An unused packet identifier ([MQTT-2.2.1-4]). The window keeps fewer than there are.
+    fn new_id(&mut self) -> u16 {
+        loop {
+            self.last_id = self.last_id.checked_add(1).unwrap_or(1);
+            if !self.sent.contains_key(&self.last_id) {
+                return self.last_id;
+            }
+        }
+    }
+
+    fn push(&mut self, delivery: Delivery) {
+        self.queue_bytes += delivery.message().size_bytes();
+        self.queue.push_back(delivery);
+    }
+
+    fn pop(&mut self) -> Option<Delivery> {
+        let delivery = self.queue.pop_front()?;
+        self.queue_bytes -= delivery.message().size_bytes();
+        Some(delivery)
+    }
+
+    /// After a reconnect: everything that is not done is sent again, in the order in which it was first sent.
+    pub(super) fn resend(&mut self, steps: &mut Steps) {
+        let mut again: Vec<_> = self.sent.iter().collect();
+        again.sort_unstable_by_key(|(_, sent)| sent.order);
+        for (packet_id, sent) in again {
+            steps.push_back(Step::Send(match &sent.delivery {
+                // The expiry that is left was passed on with the first transmission; the copy stays the same.
+                Some(delivery) => Outgoing::Publish(copy_of(delivery, *packet_id, true, None)),
+                None => Outgoing::Ack(Ack {
+                    kind: AckKind::PubRel,
+                    packet_id: *packet_id,
+                    reason: Reason::SUCCESS,
+                }),
+            }));
+        }
+    }
+}
+
+/// What became of a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Enqueued {
+    /// It was sent, queued, or dropped for a reason of its own and counted.
+    Done,
+    /// The queue is full.
+    Full,
+}
+
+impl Session {
+    /// Sends a message, or queues it while the window is full or the client is away.
+    pub(super) fn enqueue(&mut self, delivery: Delivery, now: &mut Now<'_>, steps: &mut Steps) -> Enqueued {
+        if delivery.qos == Qos::AtMostOnce {
+            if self.link.is_some() {
+                self.send(delivery, now, steps);
+                return Enqueued::Done;
+            }
+            if !self.limits.queue_qos0 {
+                self.books.dropped_offline += 1;
+                return Enqueued::Done;
+            }
+        } else if self.link.is_some() && self.outbound.is_free() {
+            self.send(delivery, now, steps);
+            return Enqueued::Done;
+        }
+        let size = delivery.message().size_bytes();
+        if self.outbound.queue.len() >= self.limits.queue_len_max
+            || self.outbound.queue_bytes + size > self.limits.queue_bytes_max
+        {
+            return Enqueued::Full;
+        }
+        self.readers.follow(&delivery);
+        self.outbound.push(self.kept(delivery));
+        Enqueued::Done
+    }
+
+    /// What is queued for an absent client must not keep the publisher's buffer; a stored copy has its own.
+    fn kept(&self, delivery: Delivery) -> Delivery {
+        if self.link.is_some() || !delivery.readers.is_empty() {
+            return delivery;
+        }
+        let run = Arc::new(Run::new(vec![delivery.message().detached()], Vec::new()));
+        Delivery {
+            run,
+            index: 0,
+            ..delivery
+        }
+    }
+
+    /// Sends what waits as far as the window goes, then lets replays read on.
+    pub(super) fn pump(&mut self, now: &mut Now<'_>, steps: &mut Steps) {
+        while self.link.is_some() && self.outbound.sent.len() < self.outbound.window {
+            let Some(delivery) = self.outbound.pop() else { break };
+            self.send(delivery, now, steps);
+        }
+        self.drive_replays(steps);
+    }
+
+    fn send(&mut self, delivery: Delivery, now: &mut Now<'_>, steps: &mut Steps) {
+        let message = delivery.message();
+        if message.expired(now.wall) {
+            self.books.dropped_expired += 1;
+            return self.count_as_done(&delivery, now);
+        }
+        let expiry_s = remaining_s(message.expires, now.wall);
+        let accepted = self.link.as_ref().and_then(|link| link.packet_bytes_max);
+        if accepted.is_some_and(|max| largest_packet(&delivery, self.version) > max as usize) {
+            self.books.dropped_too_large += 1; // [MQTT-3.1.2-25]: as if it had been sent
+            return self.count_as_done(&delivery, now);
+        }
+        self.books.sent[delivery.qos as usize] += 1;
+        if now.interest.delivered {
+            let client = Arc::clone(&self.client);
+            steps.push_back(Step::Fire(Event::MessageDelivered {
+                client,
+                message: message.clone(),
+            }));
+        }
+        let mut packet_id = 0;
+        if delivery.qos > Qos::AtMostOnce {
+            packet_id = self.outbound.new_id();
+            self.outbound.next_order += 1;
+            self.readers.follow(&delivery);
+            let sent = Sent {
+                order: self.outbound.next_order,
+                delivery: Some(delivery.clone()),
+                qos: delivery.qos,
+            };
+            self.outbound.sent.insert(packet_id, sent);
+        }
+        steps.push_back(Step::Send(Outgoing::Publish(copy_of(
+            &delivery, packet_id, false, expiry_s,
+        ))));
+    }
+
+    /// A message that is never sent must not hold its readers' positions.
+    fn count_as_done(&mut self, delivery: &Delivery, now: &Now<'_>) {
+        self.readers.follow(delivery);
+        if self.readers.acked(delivery) {
+            self.positions_later(now.instant);
+        }
+    }
+
+    /// PUBACK, PUBREC or PUBCOMP from the client.
+    pub(super) fn acked(&mut self, ack: Ack, now: &mut Now<'_>, steps: &mut Steps) {
+        let known = self.outbound.sent.get_mut(&ack.packet_id);
+        match (ack.kind, known.map(|sent| (sent.qos, sent.delivery.take()))) {
+            (AckKind::PubAck, Some((Qos::AtLeastOnce, Some(delivery)))) => {
+                self.outbound.sent.remove(&ack.packet_id);
+                self.heard(delivery, now, steps);
+            }
+            (AckKind::PubRec, Some((Qos::ExactlyOnce, delivery))) => {
+                let refused = ack.reason.is_error();
+                if refused {
+                    self.outbound.sent.remove(&ack.packet_id); // [MQTT-4.3.3-4]: PUBREL only for success
+                } else {
+                    let reason = Reason::SUCCESS;
+                    let packet_id = ack.packet_id;
+                    steps.push_back(Step::Send(Outgoing::Ack(Ack {
+                        kind: AckKind::PubRel,
+                        packet_id,
+                        reason,
+                    })));
+                }
+                if let Some(delivery) = delivery {
+                    self.heard(delivery, now, steps);
+                }
+            }
+            (AckKind::PubComp, Some((Qos::ExactlyOnce, None))) => {
+                self.outbound.sent.remove(&ack.packet_id);
+            }
+            (AckKind::PubRec, None) => {
+                let reason = Reason::PACKET_IDENTIFIER_NOT_FOUND;
+                let packet_id = ack.packet_id;
+                steps.push_back(Step::Send(Outgoing::Ack(Ack {
+                    kind: AckKind::PubRel,
+                    packet_id,
+                    reason,
+                })));
+            }
+            // An answer to nothing (a late resend) is harmless; one of the wrong kind is not.
+            (_, None) => return,
+            (_, Some((_, delivery))) => {
+                if let Some(sent) = self.outbound.sent.get_mut(&ack.packet_id) {
+                    sent.delivery = delivery;
+                }
+                return self.close(Reason::PROTOCOL_ERROR, now, steps);
+            }
+        }
+        self.pump(now, steps);
+    }
+
+    /// The client has the message: rules run, positions may move.
+    fn heard(&mut self, delivery: Delivery, now: &mut Now<'_>, steps: &mut Steps) {
+        if now.interest.acked {
+            let event = Event::MessageAcked {
+                client: Arc::clone(&self.client),
+                message: delivery.message().clone(),
+            };
+            steps.push_back(Step::Fire(event));
+        }
+        if self.readers.acked(&delivery) {
+            self.positions_later(now.instant);
+        }
+    }
+}
+
+fn copy_of(delivery: &Delivery, packet_id: u16, dup: bool, expiry_s: Option<u32>) -> Copy {
+    Copy {
+        run: Arc::clone(&delivery.run),
+        index: delivery.index,
+        dup: dup && delivery.qos > Qos::AtMostOnce,
+        qos: delivery.qos,
+        retain: delivery.retain,
+        packet_id,
+        identifiers: Arc::clone(&delivery.identifiers),
+        expiry_s,
+        alias: None,
+    }
+}
+
+/// Whole seconds that are left of an expiry, at least 1 while it has not passed.
+fn remaining_s(expires: Option<SystemTime>, wall: SystemTime) -> Option<u32> {
+    let left = expires?.duration_since(wall).ok()?;
+    Some(
+        u32::try_from(left.as_millis().div_ceil(1000))
+            .unwrap_or(u32::MAX)
+            .max(1),
+    )
+}
+
+/// An upper bound of the packet's size in bytes: fixed header, topic, packet identifier, properties.
+fn largest_packet(delivery: &Delivery, version: Version) -> usize {
+    let message = delivery.message();
+    let properties = match version {
+        Version::V5 => 4 + 5 + delivery.identifiers.len() * 5 + message.properties.as_bytes().len(),
+        _ => 0,
+    };
+    5 + 2 + message.topic.as_str().len() + 2 + properties + message.payload.len()
+}

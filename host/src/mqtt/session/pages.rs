@@ -1,0 +1,185 @@
+//! What was read from a store, on its way to the client: each message once, whoever else has a copy of it.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::model::delivery::{Page, Position, Run, Stored};
+use crate::model::message::Message;
+
+use super::outbound::{Delivery, Enqueued};
+use super::reader::ReaderKey;
+use super::replay::From;
+use super::{Now, ReadId, Session, Steps, SubId};
+
+impl Session {
+    /// The answer to [`super::Step::Read`]; `None` where the store could not be read in time.
+    pub fn page(&mut self, read: ReadId, page: Option<Page>, now: &mut Now<'_>, steps: &mut Steps) {
+        let Some(sub) = self.readers.reads.remove(&read) else {
+            return;
+        };
+        let Some(known) = self.subscriptions.subs.get_mut(&sub) else {
+            return;
+        };
+        let Some(replay) = known.replay.as_mut().filter(|replay| replay.read == Some(read)) else {
+            return;
+        };
+        replay.read = None;
+        match (replay.sources.pop_front(), page) {
+            (None, _) | (Some(From::Retained(..)), None) => {}
+            (Some(From::Backlog(key, _)), None) => self.give_up(sub, key),
+            (Some(From::Retained(pool, _, left)), Some(page)) => {
+                let left = left.saturating_sub(page.messages.len());
+                if !page.end && left > 0 {
+                    replay.sources.push_front(From::Retained(pool, page.scanned, left));
+                }
+                self.send_retained(sub, page, now, steps);
+            }
+            (Some(From::Backlog(key, left)), Some(page)) => self.send_backlog(sub, key, left, page, now, steps),
+        }
+        self.drive(sub, now, steps);
+    }
+
+    fn send_retained(&mut self, sub: SubId, page: Page, now: &mut Now<'_>, steps: &mut Steps) {
+        let run = Arc::new(Run::new(
+            page.messages.into_iter().map(|(_, message)| message).collect(),
+            Vec::new(),
+        ));
+        for index in 0..run.messages.len() {
+            let message = &run.messages[index];
+            let Some(known) = self.subscriptions.subs.get_mut(&sub) else {
+                return;
+            };
+            if known.subscription.no_local && message.from == self.client.id {
+                continue;
+            }
+            let identifiers = Arc::clone(&known.identifiers);
+            let qos = message.qos.min(known.subscription.qos);
+            let Some(replay) = &mut known.replay else { return };
+            if replay.hold.holds(message.id) {
+                continue; // it was published after the subscription was made: its live copy is the right one
+            }
+            replay.retained_sent.insert(message.id);
+            known.sent_from_store(message.id);
+            let (run, readers) = (Arc::clone(&run), SmallVec::new());
+            let delivery = Delivery {
+                run,
+                index,
+                qos,
+                retain: true,
+                identifiers,
+                readers,
+            };
+            if self.enqueue(delivery, now, steps) == Enqueued::Full {
+                self.books.dropped_queue_full += 1;
+            }
+        }
+    }
+
+    fn send_backlog(
+        &mut self,
+        sub: SubId,
+        key: ReaderKey,
+        left: Option<usize>,
+        page: Page,
+        now: &mut Now<'_>,
+        steps: &mut Steps,
+    ) {
+        let Some(pool) = self.readers.get(key).map(|reading| reading.backlog.reader.pool.clone()) else {
+            return;
+        };
+        let (positions, messages): (Vec<Position>, Vec<Message>) = page.messages.into_iter().unzip();
+        let stored = Stored::new(pool, positions.iter().map(|_| true));
+        positions
+            .iter()
+            .enumerate()
+            .for_each(|(index, position)| stored.settle_at(index, *position));
+        let run = Arc::new(Run::new(messages, vec![stored]));
+        let (mut scanned, mut end) = (page.scanned, page.end);
+        for (index, position) in positions.iter().enumerate() {
+            if !self.send_stored(sub, key, &run, index, *position, now, steps) {
+                // The queue has no room by bytes: this row is read again when it has.
+                (scanned, end) = (Position(position.0 - 1), false);
+                break;
+            }
+        }
+        let left = left.map(|left| left.saturating_sub(positions.len()));
+        let Some(reading) = self.readers.get_mut(key) else {
+            return;
+        };
+        reading.cursor = scanned.max(reading.cursor);
+        reading.tracker.limit(Some(reading.cursor));
+        reading.stopped = !end && left == Some(0);
+        if !end && !reading.stopped {
+            let sub = self.subscriptions.subs.get_mut(&sub);
+            if let Some(replay) = sub.and_then(|sub| sub.replay.as_mut()) {
+                replay.sources.push_front(From::Backlog(key, left));
+            }
+        }
+    }
+
+    /// Sends one row, unless the client has it already. False where there is no room for it.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "one row of a page: who reads, which row, and the turn's two hands"
+    )]
+    fn send_stored(
+        &mut self,
+        sub: SubId,
+        key: ReaderKey,
+        run: &Arc<Run>,
+        index: usize,
+        position: Position,
+        now: &mut Now<'_>,
+        steps: &mut Steps,
+    ) -> bool {
+        let message = &run.messages[index];
+        let Some(reading) = self.readers.get_mut(key) else {
+            return true;
+        };
+        let Some(known) = self.subscriptions.subs.get_mut(&sub) else {
+            return true;
+        };
+        if reading.tracker.knows(position) {
+            return true;
+        }
+        let mut retained_sent = false;
+        let mut held = None;
+        if let Some(replay) = &mut known.replay {
+            retained_sent = replay.retained_sent.contains(&message.id);
+            held = replay.hold.take(message.id);
+        }
+        if let Some(delivery) = self.outbound.find(message.id) {
+            if delivery.run.stored_in(&reading.backlog.reader.pool).is_none() {
+                (delivery.run, delivery.index) = (Arc::clone(run), index);
+            }
+            if !delivery.readers.contains(&key) {
+                delivery.readers.push(key);
+            }
+            reading.tracker.follow(&delivery.run, delivery.index);
+            return true;
+        }
+        if retained_sent || (known.subscription.no_local && message.from == self.client.id) {
+            reading.tracker.follow(run, index);
+            reading.tracker.acked(run, index);
+            reading.dirty = true;
+            self.positions_later(now.instant);
+            return true;
+        }
+        known.sent_from_store(message.id);
+        let identifiers = Arc::clone(&known.identifiers);
+        let qos = message.qos.min(known.subscription.qos);
+        let (run, readers) = (Arc::clone(run), SmallVec::from_slice(&[key]));
+        let stored = Delivery {
+            run,
+            index,
+            qos,
+            retain: false,
+            identifiers,
+            readers,
+        };
+        // The live copy of the same message has its own flags, and perhaps more readers.
+        let delivery = held.unwrap_or(stored);
+        self.enqueue(delivery, now, steps) == Enqueued::Done
+    }
+}

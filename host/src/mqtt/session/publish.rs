@@ -1,0 +1,202 @@
+//! Messages from the client: PUBLISH, its gate, and QoS 2 up to PUBREL.
+
+use std::hash::BuildHasher;
+use std::time::Duration;
+
+use foldhash::quality::RandomState;
+
+use crate::model::delivery::Settled;
+use crate::model::message::{Message, Qos};
+use crate::model::reason::Reason;
+use crate::model::topic::Topic;
+use crate::mqtt::packet::{Ack, AckKind, Outgoing, Publish, Version};
+
+use super::gates::{Gate, refusal};
+use super::{Map, Now, Session, Step, Steps};
+
+/// What the session remembers of received messages beyond their gates.
+#[derive(Debug, Default)]
+pub(super) struct Received {
+    /// QoS 2 packet identifiers between PUBLISH and PUBREL ([MQTT-4.3.3-10]).
+    unreleased: Map<u16, ()>,
+    /// Answers that nobody heard because the socket had gone: a resend gets them, if it is the same message.
+    unheard: Map<u16, (u64, Settled)>,
+    hasher: RandomState,
+}
+
+impl Received {
+    fn fingerprint(&self, topic: &Topic, publish: &Publish) -> u64 {
+        // Of QoS 0 nothing is ever sent again.
+        if publish.qos == Qos::AtMostOnce {
+            return 0;
+        }
+        self.hasher
+            .hash_one((topic.as_str(), publish.properties.as_bytes(), &publish.payload))
+    }
+}
+
+impl Session {
+    pub(super) fn publish(&mut self, publish: Publish, now: &mut Now<'_>, steps: &mut Steps) {
+        let topic = match self.topic_of(&publish) {
+            Ok(topic) => topic,
+            Err(reason) => return self.close(reason, now, steps),
+        };
+        if publish.qos > self.limits.qos_max {
+            return self.close(Reason::QOS_NOT_SUPPORTED, now, steps);
+        }
+        let fingerprint = self.received.fingerprint(&topic, &publish);
+        if self.is_resend(&publish, fingerprint, steps) {
+            return;
+        }
+        let unanswered = self.gates.unanswered() + self.received.unreleased.len();
+        if publish.qos > Qos::AtMostOnce
+            && self.version == Version::V5
+            && unanswered >= usize::from(self.limits.receive_max)
+        {
+            return self.close(Reason::RECEIVE_MAXIMUM_EXCEEDED, now, steps); // [MQTT-3.3.4-7]
+        }
+        let awaiting_max = self.limits.awaiting_release_max;
+        if publish.qos == Qos::ExactlyOnce && awaiting_max > 0 && self.received.unreleased.len() >= awaiting_max {
+            return self.close(Reason::QUOTA_EXCEEDED, now, steps);
+        }
+        if publish.qos == Qos::ExactlyOnce {
+            self.received.unreleased.insert(publish.packet_id, ());
+        }
+        self.books.received[publish.qos as usize] += 1;
+        let ticket = self.gates.open(Gate::new(publish.qos, publish.packet_id, fingerprint));
+        let message = Message {
+            id: now.ids.take(),
+            topic,
+            payload: publish.payload,
+            qos: publish.qos,
+            retain: publish.retain,
+            from: self.client.id.clone(),
+            at: now.wall,
+            properties: publish.properties,
+            expires: publish
+                .expiry_s
+                .map(|seconds| now.wall + Duration::from_secs(seconds.into())),
+        };
+        steps.push_back(Step::Publish { ticket, message });
+    }
+
+    /// A message of the session's own (a will): it passes the rules like any other, but has no answer.
+    pub(super) fn publish_for_nobody(&mut self, message: Message, steps: &mut Steps) {
+        let ticket = self.gates.open(Gate::new(Qos::AtMostOnce, 0, 0));
+        steps.push_back(Step::Publish { ticket, message });
+    }
+
+    /// The topic that a PUBLISH means, aliases resolved (MQTT 5, 3.3.2.3.4).
+    fn topic_of(&mut self, publish: &Publish) -> Result<Topic, Reason> {
+        let Some(link) = &mut self.link else {
+            return Err(Reason::PROTOCOL_ERROR);
+        };
+        let levels_max = self.limits.topic_levels_max;
+        if let Some(topic) = &publish.topic
+            && levels_max > 0
+            && topic.as_str().split('/').count() > levels_max
+        {
+            return Err(Reason::TOPIC_NAME_INVALID);
+        }
+        match (&publish.topic, publish.alias) {
+            (_, Some(alias)) if alias > self.limits.topic_alias_max => Err(Reason::TOPIC_ALIAS_INVALID),
+            (Some(topic), Some(alias)) => {
+                // The table outlives the turn, so it must not keep the turn's buffer.
+                let topic = topic.detached();
+                link.aliases.insert(alias, topic.clone());
+                Ok(topic)
+            }
+            (None, Some(alias)) => link.aliases.get(&alias).cloned().ok_or(Reason::PROTOCOL_ERROR),
+            (Some(topic), None) => Ok(topic.clone()),
+            (None, None) => Err(Reason::PROTOCOL_ERROR),
+        }
+    }
+
+    /// Whether this PUBLISH is one that we know: it joins its gate, or is answered from the result.
+    fn is_resend(&mut self, publish: &Publish, fingerprint: u64, steps: &mut Steps) -> bool {
+        let id = publish.packet_id;
+        let unheard = self.received.unheard.remove(&id);
+        match publish.qos {
+            Qos::AtMostOnce => false,
+            Qos::AtLeastOnce if !publish.dup => false,
+            Qos::AtLeastOnce => {
+                if let Some(gate) = self
+                    .gates
+                    .find(Qos::AtLeastOnce, id)
+                    .filter(|gate| gate.fingerprint == fingerprint)
+                {
+                    gate.owed = true;
+                    return true;
+                }
+                // A reused packet identifier is a new message.
+                let Some((_, result)) = unheard.filter(|(known, _)| *known == fingerprint) else {
+                    return false;
+                };
+                self.tell_publisher(Qos::AtLeastOnce, id, result, steps);
+                true
+            }
+            Qos::ExactlyOnce if !self.received.unreleased.contains_key(&id) => false,
+            Qos::ExactlyOnce => {
+                match self.gates.find(Qos::ExactlyOnce, id) {
+                    Some(gate) => gate.owed = true,
+                    None => self.tell_publisher(Qos::ExactlyOnce, id, Settled::Stored, steps),
+                }
+                true
+            }
+        }
+    }
+
+    /// PUBREL: the client will not send this message again.
+    pub(super) fn release(&mut self, ack: Ack, steps: &mut Steps) {
+        let reason = match self.received.unreleased.remove(&ack.packet_id) {
+            Some(()) => Reason::SUCCESS,
+            None => Reason::PACKET_IDENTIFIER_NOT_FOUND,
+        };
+        self.received.unheard.remove(&ack.packet_id);
+        let ack = Ack {
+            kind: AckKind::PubComp,
+            packet_id: ack.packet_id,
+            reason,
+        };
+        steps.push_back(Step::Send(Outgoing::Ack(ack)));
+    }
+
+    /// Sends what no longer waits for a commit.
+    pub(super) fn answer_publishers(&mut self, steps: &mut Steps) {
+        while let Some((gate, result)) = self.gates.next_answer() {
+            match refusal(result) {
+                Some(_) => self.books.refused += 1,
+                None if gate.stored => self.books.acked_stored += 1,
+                None => self.books.acked_unstored += 1,
+            }
+            if refusal(result).is_some() && gate.qos == Qos::ExactlyOnce {
+                self.received.unreleased.remove(&gate.packet_id); // [MQTT-4.3.3-9]: a refusal frees the identifier
+            }
+            if gate.owed && self.link.is_some() {
+                self.tell_publisher(gate.qos, gate.packet_id, result, steps);
+            } else if gate.qos == Qos::AtLeastOnce {
+                self.received.unheard.insert(gate.packet_id, (gate.fingerprint, result));
+            }
+        }
+    }
+
+    fn tell_publisher(&mut self, qos: Qos, packet_id: u16, result: Settled, steps: &mut Steps) {
+        let kind = if qos == Qos::AtLeastOnce {
+            AckKind::PubAck
+        } else {
+            AckKind::PubRec
+        };
+        match refusal(result) {
+            // MQTT 3 has no negative answer: the client is closed and sends the message again (spec F3).
+            Some(reason) if self.version < Version::V5 => steps.push_back(Step::Close(reason)),
+            refused => {
+                let ack = Ack {
+                    kind,
+                    packet_id,
+                    reason: refused.unwrap_or(Reason::SUCCESS),
+                };
+                steps.push_back(Step::Send(Outgoing::Ack(ack)));
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The readers of a session: which stored backlog a subscription reads, and how far it is acknowledged.
+
+use std::time::SystemTime;
+
+use crate::model::delivery::{Delivery as Kept, Place, PoolName, Position, Run};
+use crate::model::event::Backlog;
+
+use super::outbound::Delivery;
+use super::watermark::Tracker;
+use super::{Map, ReadId, Step, Steps, SubId};
+
+/// Names a reader within its session; never used again.
+pub(super) type ReaderKey = u32;
+
+/// One subscription's reading of one pool.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) backlog: Box<Backlog>,
+    pub(super) sub: SubId,
+    pub(super) tracker: Tracker,
+    /// Everything up to here was read from the store or is tracked.
+    pub(super) cursor: Position,
+    /// Where the reader begins is known.
+    pub(super) begun: bool,
+    /// Older messages are left unread on purpose (`max_returned_count`): the position stays before them.
+    pub(super) stopped: bool,
+    /// Messages that arrived earlier are not read (`time_range`): set by a SUBSCRIBE, lifted by catching up.
+    pub(super) since: Option<SystemTime>,
+    pub(super) dirty: bool,
+}
+
+/// Every reader of a session.
+#[derive(Debug, Default)]
+pub(super) struct Readers {
+    readings: Map<ReaderKey, Reading>,
+    next: ReaderKey,
+    /// Which reader awaits the answer to which [`Step::Begin`].
+    pub(super) begins: Map<ReadId, ReaderKey>,
+    /// Which subscription awaits the answer to which [`Step::Read`].
+    pub(super) reads: Map<ReadId, SubId>,
+}
+
+impl Readers {
+    pub(super) fn add(&mut self, sub: SubId, backlog: Box<Backlog>) -> ReaderKey {
+        self.next += 1;
+        let tracker = Tracker::new(backlog.reader.pool.clone(), Position::START, backlog.ack_last);
+        let reading = Reading {
+            backlog,
+            sub,
+            tracker,
+            cursor: Position::START,
+            begun: false,
+            stopped: false,
+            since: None,
+            dirty: false,
+        };
+        self.readings.insert(self.next, reading);
+        self.next
+    }
+
+    pub(super) fn remove(&mut self, key: ReaderKey) {
+        self.readings.remove(&key);
+    }
+
+    pub(super) fn get(&self, key: ReaderKey) -> Option<&Reading> {
+        self.readings.get(&key)
+    }
+
+    pub(super) fn get_mut(&mut self, key: ReaderKey) -> Option<&mut Reading> {
+        self.readings.get_mut(&key)
+    }
+
+    /// Whether this reader's pool stores the message, now or when its commit settles.
+    pub(super) fn covers(&self, key: ReaderKey, run: &Run, index: usize) -> bool {
+        self.get(key)
+            .is_some_and(|reading| is_stored(&reading.backlog.reader.pool, run, index))
+    }
+
+    /// The delivery is on its way through its readers.
+    pub(super) fn follow(&mut self, delivery: &Delivery) {
+        for key in &delivery.readers {
+            if let Some(reading) = self.readings.get_mut(key) {
+                reading.tracker.follow(&delivery.run, delivery.index);
+            }
+        }
+    }
+
+    /// The delivery was acknowledged. Answers whether a position may move.
+    pub(super) fn acked(&mut self, delivery: &Delivery) -> bool {
+        let mut moves = false;
+        for key in &delivery.readers {
+            if let Some(reading) = self.readings.get_mut(key)
+                && reading.tracker.acked(&delivery.run, delivery.index)
+            {
+                reading.dirty = true;
+                moves = true;
+            }
+        }
+        moves
+    }
+
+    /// Emits every position that has moved. Answers whether an acknowledgement still waits for its commit.
+    pub(super) fn write_positions(&mut self, steps: &mut Steps) -> bool {
+        let mut waits = false;
+        for reading in self.readings.values_mut().filter(|reading| reading.dirty) {
+            let moved = reading.tracker.take_moved();
+            reading.dirty = reading.tracker.waits_for_commit();
+            waits |= reading.dirty;
+            // A queue deletes what is acknowledged; its position lives only as long as the session.
+            let stored = reading.backlog.durable && reading.backlog.reader.delivery == Kept::Pubsub;
+            if let Some(position) = moved.filter(|_| stored) {
+                steps.push_back(Step::Advance(reading.backlog.reader.clone(), position));
+            }
+        }
+        waits
+    }
+}
+
+fn is_stored(pool: &PoolName, run: &Run, index: usize) -> bool {
+    run.stored_in(pool)
+        .is_some_and(|stored| stored.place(index, run.messages[index].id) != Place::Nowhere)
+}

@@ -1,0 +1,389 @@
+//! Reading what is stored: retained messages and backlogs after a SUBSCRIBE, what was missed while the client
+//! was away, and catching up after it was slow (spec C9, C11). While a subscription replays, its live messages
+//! are held; when the hold overflows, what the store has is dropped from it and read again.
+
+use std::collections::{HashSet, VecDeque};
+
+use smallvec::SmallVec;
+
+use crate::model::delivery::{Place, PoolName, Position, Reader, Window};
+use crate::model::event::{Backlog, Effect, Start};
+use crate::model::id::MessageId;
+use crate::model::message::Qos;
+
+use super::live::Hold;
+use super::reader::ReaderKey;
+use super::subscribe::{Sub, Subscriptions};
+use super::{Now, ReadId, Session, Source, Step, Steps, SubId};
+
+/// Retained messages that are read at once.
+const RETAINED_PAGE: usize = 100;
+
+/// What a subscription still has to read before its live messages flow.
+#[derive(Debug, Default)]
+pub(super) struct Replay {
+    pub(super) sources: VecDeque<From>,
+    /// The question that is being answered.
+    pub(super) read: Option<ReadId>,
+    /// The SUBACK has left and the client is there.
+    allowed: bool,
+    pub(super) hold: Hold,
+    /// Retained messages that were sent: their backlog copies are not.
+    pub(super) retained_sent: HashSet<MessageId>,
+}
+
+#[derive(Debug)]
+pub(super) enum From {
+    /// Retained messages behind this position, the broker's own or a pool's, at most so many more.
+    Retained(Option<PoolName>, Position, usize),
+    /// A backlog; at most so many more messages of it.
+    Backlog(ReaderKey, Option<usize>),
+}
+
+impl Sub {
+    /// The SUBACK has left: what is stored may be sent.
+    pub(super) fn allow_replay(&mut self) {
+        if let Some(replay) = &mut self.replay {
+            replay.allowed = true;
+        }
+    }
+
+    /// A subscription that was made again starts over, but what is held stays held.
+    pub(super) fn restart(&mut self) {
+        let hold = self.replay.take().map(|replay| replay.hold).unwrap_or_default();
+        self.replay = Some(Replay {
+            hold,
+            ..Replay::default()
+        });
+    }
+}
+
+impl Replay {
+    /// Whether retained messages are still to be sent: they are the first sources.
+    pub(super) fn sends_retained(&self) -> bool {
+        let waits_for_rules = self.sources.is_empty() && !self.allowed;
+        waits_for_rules || matches!(self.sources.front(), Some(From::Retained(..)))
+    }
+}
+
+impl Session {
+    /// From now on this reader reads on from the store; live copies of what is stored are dropped until then.
+    pub(super) fn catch_up(&mut self, key: ReaderKey) {
+        let allowed = self.link.is_some();
+        let Some(reading) = self.readers.get_mut(key) else {
+            return;
+        };
+        let Some(sub) = self.subscriptions.subs.get_mut(&reading.sub) else {
+            return;
+        };
+        let known = sub.replay.is_some();
+        let replay = sub.replay.get_or_insert_with(|| Replay {
+            allowed,
+            ..Replay::default()
+        });
+        let queued = replay
+            .sources
+            .iter()
+            .any(|from| matches!(from, From::Backlog(other, _) if *other == key));
+        if !queued {
+            replay.sources.push_back(From::Backlog(key, None));
+        }
+        replay.hold.overflow();
+        // `max_returned_count` and `time_range` are for subscribing; catching up loses nothing.
+        reading.since = None;
+        if !known {
+            self.subscriptions.replaying.push(reading.sub);
+            reading.tracker.advance();
+            reading.cursor = reading.tracker.position();
+            reading.tracker.limit(Some(reading.cursor));
+        }
+    }
+
+    /// The mailbox overflowed: live messages were dropped on their way to us.
+    pub fn overflowed(&mut self, steps: &mut Steps) {
+        self.catch_up_everywhere();
+        self.drive_replays(steps);
+    }
+
+    fn catch_up_everywhere(&mut self) {
+        let subs = self.subscriptions.subs.values();
+        let keys: Vec<ReaderKey> = subs.flat_map(|sub| sub.readers.iter().copied()).collect();
+        keys.into_iter().for_each(|key| self.catch_up(key));
+    }
+
+    /// What a new or repeated subscription has to read, in rule order.
+    pub(super) fn begin_replay(
+        &mut self,
+        sub: SubId,
+        packet_id: Option<u16>,
+        effects: Vec<Effect>,
+        now: &Now<'_>,
+        steps: &mut Steps,
+    ) {
+        let Some(known) = self.subscriptions.subs.get_mut(&sub) else {
+            return;
+        };
+        let wanted = &known.subscription;
+        let shared = wanted.share.is_some();
+        let retained = !shared && (wanted.retain_handling == 0 || (wanted.retain_handling == 1 && known.is_new));
+        let backlog = !shared && wanted.qos > Qos::AtMostOnce;
+        let mut sources: VecDeque<From> = VecDeque::new();
+        if retained && known.replay.as_ref().is_some_and(|replay| replay.sources.is_empty()) {
+            sources.push_back(From::Retained(None, Position::START, usize::MAX));
+        }
+        let before = std::mem::take(&mut known.readers);
+        let mut keys = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Retained(_, pool, limit) if retained => {
+                    sources.push_back(From::Retained(Some(pool), Position::START, limit));
+                }
+                Effect::Backlog(asked) if backlog => {
+                    let left = if asked.drain {
+                        asked.limit
+                    } else {
+                        Some(asked.limit.unwrap_or(asked.page))
+                    };
+                    let key = self.read_again(&before, &asked.reader);
+                    let since = asked.time_range.and_then(|range| now.wall.checked_sub(range));
+                    let key = key.unwrap_or_else(|| self.read_anew(sub, packet_id, asked, steps));
+                    if let Some(reading) = self.readers.get_mut(key) {
+                        reading.since = since;
+                    }
+                    keys.push(key);
+                    sources.push_back(From::Backlog(key, left));
+                }
+                Effect::Retained(..) | Effect::Backlog(_) | Effect::Lookup(_) | Effect::Subscribe(_) => {}
+            }
+        }
+        before
+            .into_iter()
+            .filter(|key| !keys.contains(key))
+            .for_each(|key| self.readers.remove(key));
+        if let Some(known) = self.subscriptions.subs.get_mut(&sub) {
+            known.readers = keys;
+            if let Some(replay) = &mut known.replay {
+                replay.sources.append(&mut sources);
+                // Whatever the order of the rules: a backlog copy gives way to the retained one (spec C11).
+                let is_backlog = |from: &From| matches!(from, From::Backlog(..));
+                replay.sources.make_contiguous().sort_by_key(is_backlog);
+            }
+        }
+    }
+
+    /// The same reader as before the subscription was repeated: it knows what was sent and acknowledged.
+    fn read_again(&mut self, before: &[ReaderKey], reader: &Reader) -> Option<ReaderKey> {
+        let is_same = |key: &&ReaderKey| {
+            self.readers
+                .get(**key)
+                .is_some_and(|reading| reading.begun && reading.backlog.reader == *reader)
+        };
+        let key = *before.iter().find(is_same)?;
+        let reading = self.readers.get_mut(key)?;
+        reading.stopped = false;
+        reading.tracker.advance();
+        reading.cursor = reading.tracker.position();
+        reading.tracker.limit(Some(reading.cursor));
+        Some(key)
+    }
+
+    fn read_anew(&mut self, sub: SubId, packet_id: Option<u16>, backlog: Box<Backlog>, steps: &mut Steps) -> ReaderKey {
+        let read = self.new_read();
+        if backlog.durable && backlog.start == Start::Latest {
+            // A message stored between SUBACK and the row would be skipped after a crash (spec B1).
+            self.subscriptions.wait_for(packet_id, read);
+        }
+        steps.push_back(Step::Begin(read, backlog.clone()));
+        let key = self.readers.add(sub, backlog);
+        self.readers.begins.insert(read, key);
+        key
+    }
+
+    /// The answer to [`Step::Begin`]; `None` where the store could not be asked in time.
+    pub fn begun(&mut self, read: ReadId, position: Option<Position>, now: &mut Now<'_>, steps: &mut Steps) {
+        let Some(key) = self.readers.begins.remove(&read) else {
+            return;
+        };
+        if let Some(reading) = self.readers.get_mut(key) {
+            let sub = reading.sub;
+            let hold = self
+                .subscriptions
+                .subs
+                .get_mut(&sub)
+                .and_then(|sub| sub.replay.as_mut());
+            let earliest = hold.and_then(|replay| replay.hold.earliest.take());
+            let earliest = earliest.and_then(|(run, index)| {
+                let stored = run.stored_in(&reading.backlog.reader.pool)?;
+                match stored.place(index, run.messages[index].id) {
+                    Place::At(position) => Some(Position(position.0 - 1)),
+                    Place::Pending | Place::Nowhere => None,
+                }
+            });
+            match position {
+                Some(position) => {
+                    let position = earliest.map_or(position, |earliest| earliest.min(position));
+                    reading.tracker.start_at(position);
+                    reading.tracker.limit(Some(position));
+                    reading.cursor = position;
+                    reading.begun = true;
+                }
+                None => self.give_up(sub, key),
+            }
+        }
+        self.answered(read, now, steps);
+        self.drive_replays_now(now, steps);
+    }
+
+    /// This reader's store did not answer: its subscription goes on without it.
+    pub(super) fn give_up(&mut self, sub: SubId, key: ReaderKey) {
+        self.readers.remove(key);
+        if let Some(sub) = self.subscriptions.subs.get_mut(&sub) {
+            sub.readers.retain(|other| *other != key);
+            if let Some(replay) = &mut sub.replay {
+                replay
+                    .sources
+                    .retain(|from| !matches!(from, From::Backlog(other, _) if *other == key));
+            }
+        }
+    }
+
+    /// Reads on wherever there is room, after acknowledgements.
+    pub(super) fn drive_replays(&mut self, steps: &mut Steps) {
+        self.replaying().into_iter().for_each(|sub| self.read_on(sub, steps));
+    }
+
+    /// The same, and lets go of what has nothing to read.
+    pub(super) fn drive_replays_now(&mut self, now: &mut Now<'_>, steps: &mut Steps) {
+        self.replaying().into_iter().for_each(|sub| self.drive(sub, now, steps));
+    }
+
+    fn replaying(&mut self) -> SmallVec<[SubId; 4]> {
+        let Subscriptions { subs, replaying, .. } = &mut self.subscriptions;
+        replaying.retain(|sub| subs.get(sub).is_some_and(|sub| sub.replay.is_some()));
+        SmallVec::from_slice(replaying)
+    }
+
+    pub(super) fn drive(&mut self, sub: SubId, now: &mut Now<'_>, steps: &mut Steps) {
+        let Some(known) = self.subscriptions.subs.get_mut(&sub) else {
+            return;
+        };
+        let Some(replay) = known.replay.as_mut().filter(|replay| replay.allowed) else {
+            return;
+        };
+        if !replay.sources.is_empty() {
+            return self.read_on(sub, steps);
+        }
+        if replay.hold.overflowed && !known.readers.is_empty() {
+            replay.hold.overflowed = false;
+            replay.hold.earliest = None;
+            replay
+                .sources
+                .extend(known.readers.iter().map(|key| From::Backlog(*key, None)));
+            return self.read_on(sub, steps);
+        }
+        let held = known.replay.take().map(|replay| replay.hold.held).unwrap_or_default();
+        for key in known.readers.clone() {
+            if let Some(reading) = self.readers.get_mut(key).filter(|reading| !reading.stopped) {
+                reading.tracker.limit(None);
+            }
+        }
+        held.into_iter()
+            .for_each(|delivery| self.enqueue_or_defer(delivery, now, steps));
+    }
+
+    /// Asks for the next page of the first source, if the window has room for it.
+    fn read_on(&mut self, sub: SubId, steps: &mut Steps) {
+        let read = self.next_read + 1;
+        let Some(known) = self.subscriptions.subs.get_mut(&sub) else {
+            return;
+        };
+        let Some(replay) = known
+            .replay
+            .as_mut()
+            .filter(|replay| replay.allowed && replay.read.is_none())
+        else {
+            return;
+        };
+        let filter = known.subscription.filter.clone();
+        let (source, window) = match replay.sources.front() {
+            None => return,
+            Some(From::Retained(pool, after, left)) => {
+                let windowed = known.subscription.qos > Qos::AtMostOnce;
+                if windowed && !self.outbound.wants_more(RETAINED_PAGE) {
+                    return;
+                }
+                let room = if windowed { self.outbound.room() } else { RETAINED_PAGE };
+                let limit = RETAINED_PAGE.min(room).min(*left).max(1);
+                let window = Window {
+                    after: *after,
+                    limit,
+                    since: None,
+                };
+                let source = match pool {
+                    Some(pool) => Source::Retained(pool.clone(), filter),
+                    None => Source::Own(filter),
+                };
+                (source, window)
+            }
+            Some(From::Backlog(key, left)) => {
+                let Some(reading) = self.readers.get(*key).filter(|reading| reading.begun) else {
+                    return;
+                };
+                if !self.outbound.wants_more(reading.backlog.page) {
+                    return;
+                }
+                let limit = reading
+                    .backlog
+                    .page
+                    .min(self.outbound.room())
+                    .min(left.unwrap_or(usize::MAX))
+                    .max(1);
+                let window = Window {
+                    after: reading.cursor,
+                    limit,
+                    since: reading.since,
+                };
+                (Source::Unread(reading.backlog.reader.clone()), window)
+            }
+        };
+        replay.read = Some(read);
+        self.next_read = read;
+        self.readers.reads.insert(read, sub);
+        steps.push_back(Step::Read(read, source, window));
+    }
+
+    /// The client has gone: what is stored waits in the store.
+    pub(super) fn pause_replays(&mut self, now: &mut Now<'_>, steps: &mut Steps) {
+        self.catch_up_everywhere();
+        let mut unstored = Vec::new();
+        for sub in self.subscriptions.subs.values_mut() {
+            let Some(replay) = &mut sub.replay else { continue };
+            (replay.read, replay.allowed) = (None, false);
+            if sub.readers.is_empty() {
+                unstored.extend(sub.replay.take().map(|replay| replay.hold.held).unwrap_or_default());
+            }
+        }
+        unstored
+            .into_iter()
+            .for_each(|delivery| self.enqueue_or_defer(delivery, now, steps));
+    }
+
+    /// The client is back: its filters are read once, behind what it has acknowledged.
+    pub(super) fn resume_replays(&mut self, now: &mut Now<'_>, steps: &mut Steps) {
+        for sub in self.subscriptions.subs.values_mut() {
+            sub.allow_replay();
+            let Some(replay) = &mut sub.replay else { continue };
+            replay.hold.overflowed = false;
+            for key in &sub.readers {
+                if let Some(reading) = self.readers.get_mut(*key).filter(|reading| !reading.backlog.on_resume) {
+                    // What was missed stays unread until the next SUBSCRIBE: the position must not pass it.
+                    reading.stopped = true;
+                    replay
+                        .sources
+                        .retain(|from| !matches!(from, From::Backlog(other, _) if other == key));
+                }
+            }
+        }
+        self.drive_replays_now(now, steps);
+    }
+}

@@ -1,0 +1,346 @@
+//! SUBSCRIBE, UNSUBSCRIBE and subscriptions that the operator makes for a client.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::model::event::{Effect, Event};
+use crate::model::id::MessageId;
+use crate::model::message::{Qos, Subscription};
+use crate::model::reason::Reason;
+use crate::model::topic::TopicError;
+use crate::mqtt::packet::{Outgoing, Subscribe, Unsubscribe};
+
+use super::reader::ReaderKey;
+use super::replay::Replay;
+use super::{Map, Now, ReadId, Session, Step, Steps, SubId};
+
+/// One subscription and what it reads.
+#[derive(Debug)]
+pub(super) struct Sub {
+    pub(super) subscription: Subscription,
+    /// What is sent back with every match: none or one identifier.
+    pub(super) identifiers: Arc<[u32]>,
+    pub(super) readers: Vec<ReaderKey>,
+    /// While it is there, live messages wait or are left to the store.
+    pub(super) replay: Option<Replay>,
+    /// Whether the subscription was new when it was last made (Retain Handling 1).
+    pub(super) is_new: bool,
+    /// Messages that were lately sent from a store: their live copies may still be on the way.
+    recent: VecDeque<MessageId>,
+}
+
+/// Messages that are remembered as lately sent from a store.
+const RECENT_MAX: usize = 1024;
+/// How long a live copy may be on the way, in microseconds of message ids.
+const ON_THE_WAY_MICROS: u64 = 30_000_000;
+
+impl Sub {
+    /// This message was sent from a store.
+    pub(super) fn sent_from_store(&mut self, id: MessageId) {
+        if self.recent.len() >= RECENT_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(id);
+    }
+
+    /// Whether the live copy of this message comes too late: the replay was faster.
+    pub(super) fn has_sent(&mut self, id: MessageId) -> bool {
+        let Some(newest) = self.recent.back() else { return false };
+        if id.micros() > newest.micros() + ON_THE_WAY_MICROS {
+            self.recent.clear();
+            return false;
+        }
+        self.recent.contains(&id)
+    }
+}
+
+/// A SUBACK on its way.
+#[derive(Debug)]
+struct Waiting {
+    packet_id: u16,
+    reasons: Vec<Reason>,
+    /// The subscriptions that the packet made.
+    subs: Vec<SubId>,
+    /// Questions that must be answered first: where a reader begins.
+    begins: Vec<ReadId>,
+    /// When it is sent all the same; set once everything was asked.
+    due: Option<Instant>,
+}
+
+/// The subscriptions of a session.
+#[derive(Debug, Default)]
+pub(super) struct Subscriptions {
+    pub(super) subs: Map<SubId, Sub>,
+    names: Map<String, SubId>,
+    next: SubId,
+    waiting: VecDeque<Waiting>,
+    /// The subscriptions that replay, and perhaps some that no longer do.
+    pub(super) replaying: Vec<SubId>,
+}
+
+impl Subscriptions {
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.waiting.iter().filter_map(|waiting| waiting.due).min()
+    }
+
+    /// The connection has gone: nobody awaits a SUBACK.
+    pub(super) fn forget_waiting(&mut self) {
+        self.waiting.clear();
+    }
+
+    /// The subscription to exactly this filter that is not shared.
+    fn of_filter(&self, filter: &str) -> Option<SubId> {
+        self.names.get(filter).copied()
+    }
+
+    /// The SUBACK of this packet waits for the answer to this question.
+    pub(super) fn wait_for(&mut self, packet_id: Option<u16>, read: ReadId) {
+        if let Some(waiting) = self
+            .waiting
+            .iter_mut()
+            .find(|waiting| Some(waiting.packet_id) == packet_id)
+        {
+            waiting.begins.push(read);
+        }
+    }
+}
+
+impl Session {
+    pub(super) fn subscribe(&mut self, packet: Subscribe, steps: &mut Steps) {
+        let packet_id = packet.packet_id;
+        let mut waiting = Waiting {
+            packet_id,
+            reasons: Vec::new(),
+            subs: Vec::new(),
+            begins: Vec::new(),
+            due: None,
+        };
+        for asked in packet.filters {
+            match self.grant(asked) {
+                Ok(mut subscription) => {
+                    subscription.identifier = packet.identifier;
+                    waiting.reasons.push(Reason(subscription.qos as u8));
+                    waiting.subs.push(self.add(subscription, Some(packet_id), steps));
+                }
+                Err(reason) => waiting.reasons.push(reason),
+            }
+        }
+        self.subscriptions.waiting.push_back(waiting);
+        steps.push_back(Step::Answer(packet_id));
+    }
+
+    /// What the client gets of what it asked for.
+    fn grant(&self, asked: Result<Subscription, TopicError>) -> Result<Subscription, Reason> {
+        let asked = asked.map_err(|_| Reason::TOPIC_FILTER_INVALID)?;
+        let Subscriptions { subs, names, .. } = &self.subscriptions;
+        let levels_max = self.limits.topic_levels_max;
+        if levels_max > 0 && asked.filter.as_str().split('/').count() > levels_max {
+            return Err(Reason::TOPIC_FILTER_INVALID);
+        }
+        let full = self.limits.subscriptions_max > 0 && subs.len() >= self.limits.subscriptions_max;
+        if full && !names.contains_key(&asked.full_filter()) {
+            return Err(Reason::QUOTA_EXCEEDED);
+        }
+        Ok(Subscription {
+            qos: asked.qos.min(self.limits.qos_max),
+            ..asked
+        })
+    }
+
+    /// Makes or replaces a subscription: the route first, then the rules.
+    fn add(&mut self, subscription: Subscription, packet_id: Option<u16>, steps: &mut Steps) -> SubId {
+        let name = subscription.full_filter();
+        let known = self.subscriptions.names.get(&name).copied();
+        let sub = known.unwrap_or_else(|| {
+            self.subscriptions.next += 1;
+            self.subscriptions.names.insert(name, self.subscriptions.next);
+            self.subscriptions.next
+        });
+        let identifiers: Arc<[u32]> = subscription.identifier.into_iter().collect();
+        let entry = self.subscriptions.subs.entry(sub).or_insert_with(|| Sub {
+            subscription: subscription.clone(),
+            identifiers: Arc::default(),
+            readers: Vec::new(),
+            replay: None,
+            is_new: true,
+            recent: VecDeque::new(),
+        });
+        entry.subscription = subscription.clone();
+        entry.identifiers = identifiers;
+        entry.is_new = known.is_none();
+        entry.restart();
+        self.subscriptions.replaying.push(sub);
+        steps.push_back(Step::Route(sub, subscription.clone()));
+        let client = Arc::clone(&self.client);
+        steps.push_back(Step::Subscribed {
+            sub,
+            packet_id,
+            event: Event::SessionSubscribed { client, subscription },
+        });
+        sub
+    }
+
+    /// Subscribes on the operator's behalf (spec C4): as if the client had asked, without a SUBACK.
+    pub(super) fn subscribe_for(&mut self, subscriptions: Vec<Subscription>, steps: &mut Steps) {
+        for subscription in subscriptions {
+            let name = subscription.full_filter();
+            let same = self.subscriptions.names.get(&name).filter(|sub| {
+                let known = self.subscriptions.subs.get(sub);
+                known.is_some_and(|known| known.subscription.qos == subscription.qos)
+            });
+            if same.is_some() && self.readings_of(&name) {
+                continue; // its readers go on; a second replay would only find what they know
+            }
+            if let Ok(subscription) = self.grant(Ok(subscription)) {
+                let sub = self.add(subscription, None, steps);
+                self.subscriptions.subs.entry(sub).and_modify(Sub::allow_replay);
+            }
+        }
+    }
+
+    fn readings_of(&self, name: &str) -> bool {
+        let sub = self
+            .subscriptions
+            .of_filter(name)
+            .and_then(|sub| self.subscriptions.subs.get(&sub));
+        sub.is_some_and(|sub| !sub.readers.is_empty())
+    }
+
+    /// The rules of a subscription have run; this is what they ask for.
+    pub fn subscribed(
+        &mut self,
+        sub: SubId,
+        packet_id: Option<u16>,
+        effects: Vec<Effect>,
+        now: &mut Now<'_>,
+        steps: &mut Steps,
+    ) {
+        self.begin_replay(sub, packet_id, effects, now, steps);
+        if packet_id.is_none() {
+            self.drive(sub, now, steps);
+        }
+    }
+
+    /// An effect that names its filter: a component's, outside a SUBSCRIBE.
+    pub(super) fn apply_to_filter(&mut self, effect: Effect, now: &mut Now<'_>, steps: &mut Steps) {
+        let filter = match &effect {
+            Effect::Retained(filter, ..) => filter.clone(),
+            Effect::Backlog(backlog) => backlog.reader.filter.clone(),
+            Effect::Lookup(_) | Effect::Subscribe(_) => return,
+        };
+        if let Some(sub) = self.subscriptions.of_filter(filter.as_str()) {
+            self.subscribed(sub, None, vec![effect], now, steps);
+        }
+    }
+
+    /// The routes and rules of this SUBSCRIBE are done: its SUBACK leaves, unless a row must be there first.
+    pub fn answer(&mut self, packet_id: u16, now: &mut Now<'_>, steps: &mut Steps) {
+        let due = now.instant + self.limits.suback_patience;
+        if let Some(waiting) = self
+            .subscriptions
+            .waiting
+            .iter_mut()
+            .find(|waiting| waiting.packet_id == packet_id)
+        {
+            waiting.due = Some(due);
+        }
+        self.answer_subscribers(now, steps);
+    }
+
+    /// A question that a SUBACK may wait for was answered.
+    pub(super) fn answered(&mut self, read: ReadId, now: &mut Now<'_>, steps: &mut Steps) {
+        self.subscriptions
+            .waiting
+            .iter_mut()
+            .for_each(|waiting| waiting.begins.retain(|begin| *begin != read));
+        self.answer_subscribers(now, steps);
+    }
+
+    fn answer_subscribers(&mut self, now: &mut Now<'_>, steps: &mut Steps) {
+        // SUBACKs leave in the order of their SUBSCRIBEs ([MQTT-4.6.0] leaves it open; clients expect it).
+        while let Some(first) = self.subscriptions.waiting.front() {
+            if first.due.is_none() || !first.begins.is_empty() {
+                return;
+            }
+            self.send_first_suback(steps);
+            self.drive_replays_now(now, steps);
+        }
+    }
+
+    pub(super) fn answer_late_subscribers(&mut self, now: Instant, steps: &mut Steps) {
+        while self
+            .subscriptions
+            .waiting
+            .front()
+            .and_then(|first| first.due)
+            .is_some_and(|due| due <= now)
+        {
+            self.send_first_suback(steps);
+        }
+        self.drive_replays(steps);
+    }
+
+    fn send_first_suback(&mut self, steps: &mut Steps) {
+        let Some(Waiting {
+            packet_id,
+            reasons,
+            subs,
+            ..
+        }) = self.subscriptions.waiting.pop_front()
+        else {
+            return;
+        };
+        steps.push_back(Step::Send(Outgoing::SubAck { packet_id, reasons }));
+        for sub in subs {
+            self.subscriptions.subs.entry(sub).and_modify(Sub::allow_replay);
+        }
+    }
+
+    pub(super) fn unsubscribe(&mut self, packet: Unsubscribe, steps: &mut Steps) {
+        let packet_id = packet.packet_id;
+        let reasons = packet.filters.into_iter().map(|wanted| {
+            let Ok((share, filter)) = wanted else {
+                return Reason::TOPIC_FILTER_INVALID;
+            };
+            let name = Subscription {
+                share,
+                ..Subscription::new(filter.clone(), Qos::AtMostOnce)
+            }
+            .full_filter();
+            let Some(sub) = self.subscriptions.names.remove(&name) else {
+                return Reason::NO_SUBSCRIPTION_EXISTED;
+            };
+            self.remove(sub, steps);
+            let event = Event::SessionUnsubscribed {
+                client: Arc::clone(&self.client),
+                filter,
+            };
+            steps.push_back(Step::Fire(event));
+            Reason::SUCCESS
+        });
+        let reasons = reasons.collect();
+        steps.push_back(Step::Send(Outgoing::UnsubAck { packet_id, reasons }));
+    }
+
+    /// Removes every route, because the session ends.
+    pub(super) fn unroute_all(&mut self, steps: &mut Steps) {
+        let subs: Vec<SubId> = self.subscriptions.subs.keys().copied().collect();
+        subs.into_iter().for_each(|sub| self.remove(sub, steps));
+        self.subscriptions.names.clear();
+    }
+
+    fn remove(&mut self, sub: SubId, steps: &mut Steps) {
+        self.stop_reading(sub);
+        if let Some(sub_gone) = self.subscriptions.subs.remove(&sub) {
+            steps.push_back(Step::Unroute(sub, sub_gone.subscription));
+        }
+    }
+
+    fn stop_reading(&mut self, sub: SubId) {
+        if let Some(known) = self.subscriptions.subs.get_mut(&sub) {
+            known.replay = None;
+            known.readers.drain(..).for_each(|key| self.readers.remove(key));
+        }
+    }
+}
