@@ -1,5 +1,6 @@
 //! Hookline: an MQTT broker that stores what it acknowledges. The floors, lowest first.
 
+pub mod config;
 pub mod model;
 pub mod mqtt;
 pub mod store;
