@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use async_trait::async_trait;
+use strum::EnumDiscriminants;
 
 use crate::model::delivery::{Page, Position, Reader, Window};
 use crate::model::event::Start;
@@ -15,8 +16,24 @@ use crate::model::message::{ClientId, Message, Subscription};
 use crate::model::topic::{Filter, Topic};
 use crate::model::value::{Rows, Value};
 
+pub mod batch;
+mod books;
+mod health;
+pub mod options;
+pub mod pool;
+mod queue;
+mod settle;
+pub mod sql;
+mod writer;
+
 /// One thing to store. Every write goes through one door, so that a mixed batch is one commit.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, EnumDiscriminants)]
+#[strum_discriminants(
+    name(WriteKind),
+    derive(strum::EnumIter, strum::IntoStaticStr),
+    strum(serialize_all = "snake_case"),
+    doc = "The verb of a [`Write`]; its name is the metric label."
+)]
 pub enum Write {
     /// Keep a message for its readers (`on_message_publish`, `on_message_store`).
     Save(Message),
@@ -37,7 +54,7 @@ pub enum Write {
     /// A reader has acknowledged everything up to here. Positions never go back (spec C7).
     Advance(Reader, Position),
     /// The first acknowledgement deletes the message (`on_message_acked_for_queue`).
-    Delete(MessageId),
+    Delete(Topic, MessageId),
     /// Forget one position (`on_acked_delete`).
     Forget(Reader),
     /// Forget every position of a client, because its session ended (`respect_clean_session`).
@@ -46,6 +63,33 @@ pub enum Write {
     Client(ClientState),
     /// The operator's own statements, in order, with their parameters.
     Statements(Arc<Script>, Vec<Vec<Value>>),
+}
+
+impl Write {
+    /// Which verb it is.
+    pub fn kind(&self) -> WriteKind {
+        self.into()
+    }
+
+    /// The verb's name, for errors and metrics.
+    pub fn label(&self) -> &'static str {
+        self.kind().into()
+    }
+
+    /// Memory that it holds, in bytes, to count against limits.
+    pub fn size_bytes(&self) -> usize {
+        let value = |value: &Value| match value {
+            Value::Text(text) => text.len(),
+            Value::Bytes(bytes) => bytes.len(),
+            Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) => 0,
+        };
+        size_of::<Self>()
+            + match self {
+                Self::Save(message) | Self::Retain(message) => message.size_bytes(),
+                Self::Statements(_, params) => params.iter().flatten().map(value).sum(),
+                _ => 0,
+            }
+    }
 }
 
 /// Whether and since when a client is connected (spec C2, C3).

@@ -1,0 +1,288 @@
+//! A configured connection to a database, with size, patience and figures; and all of them by name.
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use metrics::{Gauge, gauge, histogram};
+use parking_lot::RwLock;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::batch::Batcher;
+use super::books::InLine;
+use super::health::Health;
+use super::options::PoolOptions;
+use super::sql::{self, SqlStore};
+use super::writer::Ends;
+use super::{Error, Kind, Result, Store, Write, Written};
+use crate::model::delivery::{Page, PoolName, Position, Reader, Window};
+use crate::model::event::Start;
+use crate::model::message::ClientId;
+use crate::model::topic::Filter;
+use crate::model::value::{Rows, Value};
+use crate::telemetry;
+
+/// One configured connection to a backend. Its database may be away: writes wait, reads fail in time.
+pub struct Pool {
+    name: PoolName,
+    options: PoolOptions,
+    batcher: Batcher,
+    store: Arc<dyn Store>,
+    permits: Semaphore,
+    waiting: Gauge,
+    health: Arc<Health>,
+    ends: Ends,
+    tasks: TaskTracker,
+}
+
+/// A backend that this program does not know yet.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}: there is no store for the backend `{backend}` yet (try sqlite)", backend = .0.backend())]
+pub struct UnknownBackend(pub PoolName);
+
+impl Pool {
+    /// Starts a pool over this store. Nothing is opened yet and nothing can fail: the first health check,
+    /// which starts now, opens the database. Has to be called within a runtime.
+    pub fn start(name: PoolName, options: PoolOptions, store: Arc<dyn Store>, stop: &CancellationToken) -> Arc<Self> {
+        let health = Arc::new(Health::new(name.clone()));
+        let tasks = TaskTracker::new();
+        let ends = Ends {
+            drain: stop.child_token(),
+            abandon: CancellationToken::new(),
+        };
+        let batcher = Batcher::start(
+            store.clone(),
+            &options,
+            name.clone(),
+            health.clone(),
+            &tasks,
+            ends.clone(),
+        );
+        let pool = Arc::new(Self {
+            waiting: gauge!(telemetry::POOL_WAITING, "pool" => name.to_string()),
+            permits: Semaphore::new(options.pool_size.max(1)),
+            name,
+            options,
+            batcher,
+            store,
+            health,
+            ends,
+            tasks,
+        });
+        pool.tasks.spawn(pool.clone().watch());
+        pool.tasks.close();
+        pool
+    }
+
+    /// `backend.pool`.
+    pub fn name(&self) -> &PoolName {
+        &self.name
+    }
+
+    /// What the operator said about it.
+    pub fn options(&self) -> &PoolOptions {
+        &self.options
+    }
+
+    /// The way in for everything that is written.
+    pub fn batcher(&self) -> &Batcher {
+        &self.batcher
+    }
+
+    /// Whether the database answered the last check and the last commit.
+    pub fn is_up(&self) -> bool {
+        self.health.is_up()
+    }
+
+    /// Whether it was asked anything yet.
+    pub fn was_asked(&self) -> bool {
+        self.health.was_asked()
+    }
+
+    /// What the database said last, while it does not answer; never a password.
+    pub fn error(&self) -> Option<String> {
+        self.health.error()
+    }
+
+    /// What a reader has not read. Tried again for `fetch_retry_for`.
+    pub async fn unread(&self, reader: &Reader, window: Window) -> Result<Page> {
+        self.patiently("unread", || self.store.unread(reader, window)).await
+    }
+
+    /// Retained messages that match. Tried again for `fetch_retry_for`.
+    pub async fn retained(&self, filter: &Filter, window: Window) -> Result<Page> {
+        self.patiently("retained", || self.store.retained(filter, window)).await
+    }
+
+    /// The operator's subscriptions for a client. Tried again for `fetch_retry_for`.
+    pub async fn subscriptions(&self, client: &ClientId) -> Result<Vec<(String, i64)>> {
+        self.patiently("subscriptions", || self.store.subscriptions(client))
+            .await
+    }
+
+    /// Where a reader begins (see [`Write::Begin`]); waits with the other writes until it is known.
+    pub async fn begin(&self, reader: Reader, start: Start, durable: bool) -> Result<Position> {
+        let write = Write::Begin { reader, start, durable };
+        match self.batcher.ask(write).await? {
+            Written::At(position) => Ok(position),
+            Written::Done => Err(Error::because(Kind::Corrupt, "begin", "the store named no position")),
+        }
+    }
+
+    /// One free statement.
+    pub async fn query(&self, statement: &str, params: &[Value]) -> Result<Rows> {
+        self.call("query", self.store.query(statement, params)).await
+    }
+
+    /// Marks clients that a crash left online as offline (see [`Store::mark_offline`]). Tried again until it
+    /// succeeds or is refused, so that a database that is away at start loses nothing.
+    pub async fn mark_offline(&self, before: SystemTime) -> Result<u64> {
+        let node = &self.options.node;
+        let call = || self.store.mark_offline(node, before);
+        self.until("mark_offline", None, call).await
+    }
+
+    /// Facts for `/metrics` and the line at start.
+    pub async fn facts(&self) -> Result<BTreeMap<String, String>> {
+        self.call("facts", self.store.facts()).await
+    }
+
+    /// Whether the database answers now.
+    pub async fn ping(&self) -> Result<()> {
+        let result = self.call("ping", self.store.ping()).await;
+        self.health.checked(&result);
+        result
+    }
+
+    /// Writes what waits, for at most `patience`, cancels the rest and closes the database. Answers how many
+    /// writes were cancelled; nothing acknowledged is among them.
+    pub async fn close(&self, patience: Duration) -> usize {
+        self.ends.drain.cancel();
+        let mut left = 0;
+        if timeout(patience, self.tasks.wait()).await.is_err() {
+            left = self.batcher.waiting();
+            self.ends.abandon.cancel();
+            // The commit under way is never dropped: we wait for it, or the process ends.
+            self.tasks.wait().await;
+        }
+        self.store.close().await;
+        left
+    }
+
+    /// The one place where a call queues, times out and is counted; writes have their batcher.
+    async fn call<T>(&self, verb: &'static str, op: impl Future<Output = Result<T>>) -> Result<T> {
+        let started = Instant::now();
+        // The permit is inside the timeout: waiting in line is waiting too.
+        let guarded = async {
+            let in_line = InLine::new(&self.waiting);
+            let permit = self.permits.acquire().await;
+            drop(in_line);
+            let _permit = permit.map_err(|_| Error::new(Kind::Unavailable, verb))?;
+            op.await
+        };
+        let result = timeout(self.options.query_timeout, guarded)
+            .await
+            .unwrap_or_else(|_| Err(Error::new(Kind::Timeout, verb)));
+        let outcome = result.as_ref().map_or_else(|error| error.kind.label(), |_| "ok");
+        histogram!(telemetry::STORE_CALL_SECONDS, "pool" => self.name.to_string(), "verb" => verb, "outcome" => outcome)
+            .record(started.elapsed());
+        result
+    }
+
+    async fn patiently<T, F>(&self, verb: &'static str, op: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        self.until(verb, Some(Instant::now() + self.options.fetch_retry_for), op)
+            .await
+    }
+
+    /// Calls until it succeeds, fails for good, `deadline` comes or the pool closes.
+    async fn until<T, F>(&self, verb: &'static str, deadline: Option<Instant>, op: impl Fn() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let mut pauses = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(100))
+            .with_max_delay(self.options.health_check_interval)
+            .without_max_times()
+            .with_jitter()
+            .build();
+        loop {
+            let error = match self.call(verb, op()).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            self.health.complain(&error, "read failed");
+            let pause = Instant::now() + pauses.next().unwrap_or(self.options.health_check_interval);
+            let late = deadline.is_some_and(|deadline| pause >= deadline);
+            if !error.kind.is_passing() || late || self.ends.drain.is_cancelled() {
+                return Err(error);
+            }
+            tokio::select! {
+                () = sleep_until(pause) => {}
+                () = self.ends.drain.cancelled() => {}
+            }
+        }
+    }
+
+    /// Asks the database whether it is there, which also opens it, and wakes writes that wait for it.
+    async fn watch(self: Arc<Self>) {
+        loop {
+            if self.ping().await.is_ok() {
+                self.batcher.heal();
+            }
+            tokio::select! {
+                () = sleep(self.options.health_check_interval) => {}
+                () = self.ends.drain.cancelled() => return,
+            }
+        }
+    }
+}
+
+/// Every pool, by name.
+pub struct Pools {
+    stop: CancellationToken,
+    pools: RwLock<HashMap<PoolName, Arc<Pool>>>,
+}
+
+impl Pools {
+    /// None yet. Where `stop` is cancelled, every pool writes what waits and ends.
+    pub fn new(stop: CancellationToken) -> Self {
+        let pools = RwLock::default();
+        Self { stop, pools }
+    }
+
+    /// Opens a pool of the backend that its name says, in place of one with the same name.
+    pub fn open(&self, name: PoolName, options: PoolOptions) -> std::result::Result<Arc<Pool>, UnknownBackend> {
+        let store: Arc<dyn Store> = match name.backend() {
+            "sqlite" => Arc::new(SqlStore::new(sql::sqlite::Sqlite::new(&options), &options)),
+            _ => return Err(UnknownBackend(name)),
+        };
+        let pool = Pool::start(name, options, store, &self.stop);
+        self.pools.write().insert(pool.name.clone(), pool.clone());
+        Ok(pool)
+    }
+
+    /// The pool with this name.
+    pub fn get(&self, name: &PoolName) -> Option<Arc<Pool>> {
+        self.pools.read().get(name).cloned()
+    }
+
+    /// All of them, by name.
+    pub fn all(&self) -> Vec<Arc<Pool>> {
+        let mut pools: Vec<_> = self.pools.read().values().cloned().collect();
+        pools.sort_by(|left, right| left.name.cmp(&right.name));
+        pools
+    }
+
+    /// Takes a pool out; whoever holds it goes on using it until it is closed.
+    pub fn remove(&self, name: &PoolName) -> Option<Arc<Pool>> {
+        self.pools.write().remove(name)
+    }
+}
