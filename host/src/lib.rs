@@ -1,6 +1,7 @@
 //! Hookline: an MQTT broker that stores what it acknowledges. The floors, lowest first.
 
 pub mod config;
+pub mod hook;
 pub mod model;
 pub mod mqtt;
 pub mod store;
