@@ -1,5 +1,7 @@
 //! Hookline: an MQTT broker that stores what it acknowledges. The floors, lowest first.
 
+pub mod broker;
+pub mod bus;
 pub mod config;
 pub mod hook;
 pub mod model;

@@ -1,0 +1,61 @@
+//! Who has a session, and how to reach it. A connection finds its client's session here, or starts it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::connection::Arrival;
+use super::mailbox::{Bounds, Item, Mailbox};
+use crate::model::message::ClientId;
+
+/// Every session of this node.
+pub(super) struct Clients {
+    mailboxes: Mutex<HashMap<ClientId, Arc<Mailbox>>>,
+    bounds: Bounds,
+}
+
+impl Clients {
+    pub(super) fn new(bounds: Bounds) -> Self {
+        Self {
+            mailboxes: Mutex::default(),
+            bounds,
+        }
+    }
+
+    /// Hands a connection to its client's session. Answers the mailbox of a session that is to be started,
+    /// where there is none.
+    pub(super) fn hand_over(&self, arrival: Box<Arrival>) -> Option<(ClientId, Arc<Mailbox>)> {
+        let id = arrival.client.id.clone();
+        let mut mailboxes = self.mailboxes.lock();
+        if let Some(known) = mailboxes.get(&id) {
+            known.push(Item::Arrival(arrival));
+            return None;
+        }
+        let mailbox = Arc::new(Mailbox::new(self.bounds));
+        mailbox.push(Item::Arrival(arrival));
+        mailboxes.insert(id.clone(), Arc::clone(&mailbox));
+        Some((id, mailbox))
+    }
+
+    /// A session is over. False where somebody arrived in the meantime: then its task goes on.
+    pub(super) fn leave(&self, id: &ClientId, mailbox: &Arc<Mailbox>) -> bool {
+        let mut mailboxes = self.mailboxes.lock();
+        if mailbox.awaits_arrival() {
+            return false;
+        }
+        mailboxes.remove(id);
+        true
+    }
+
+    /// How many sessions there are.
+    pub(super) fn count(&self) -> usize {
+        self.mailboxes.lock().len()
+    }
+
+    /// Puts an order into every mailbox.
+    pub(super) fn tell_all(&self, order: impl Fn() -> Item) {
+        let mailboxes: Vec<_> = self.mailboxes.lock().values().cloned().collect();
+        mailboxes.iter().for_each(|mailbox| mailbox.push(order()));
+    }
+}

@@ -1,0 +1,414 @@
+//! One task a session: it reads, lets the session decide, carries the steps out, writes. It owns the session
+//! and, while the client is there, its socket.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use tokio::time::Sleep;
+
+use super::Broker;
+use super::figures::Figures;
+use super::listener::Permit;
+use super::mailbox::{Item, Live, Mailbox};
+use super::wire::{Socket, Wire};
+use crate::bus::Link;
+use crate::model::delivery::{Run, Settle, Settled, Ticket, Window};
+use crate::model::event::micros;
+use crate::model::id::{Ids, Stock};
+use crate::model::message::{Client, ClientId, Message};
+use crate::model::reason::Reason;
+use crate::mqtt::packet::Connect;
+use crate::mqtt::session::{Interest, Now, ReadId, Session, Source, Step, Steps};
+
+/// How often the old socket of a client that connects again is read before it is closed.
+const READS_BEFORE_TAKE_OVER: usize = 4;
+/// At shutdown a client's open gates get so long to settle.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
+
+/// A client that has sent its CONNECT and was let in.
+pub(crate) struct Arrival {
+    pub(crate) socket: Box<dyn Socket>,
+    pub(crate) permit: Permit,
+    pub(crate) connect: Connect,
+    pub(crate) client: Arc<Client>,
+    /// We chose the client identifier.
+    pub(crate) assigned: bool,
+    /// What was read behind the CONNECT.
+    pub(crate) behind: Bytes,
+}
+
+/// The task of one session.
+pub(super) struct Connection {
+    pub(super) broker: Arc<Broker>,
+    pub(super) id: ClientId,
+    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) settle: Arc<dyn Settle>,
+    pub(super) link: Box<dyn Link>,
+    pub(super) session: Option<Session>,
+    /// Sessions that ended before their messages were stored: their results are counted, and routed for.
+    pub(super) former: Vec<Session>,
+    /// The ticket that the next session begins with.
+    pub(super) next_ticket: Ticket,
+    pub(super) wire: Option<Wire>,
+    /// Orders that were taken out of the mailbox.
+    pub(super) inbox: Vec<Item>,
+    /// Live messages that were taken out of the mailbox and wait for the socket.
+    pub(super) live: std::vec::IntoIter<Live>,
+    pub(super) steps: Steps,
+    /// Messages of this turn that were not planned yet, by topic.
+    pub(super) received: Vec<Received>,
+    pub(super) batch: Vec<Arc<Run>>,
+    /// Runs that are routed when their gates have settled, in arrival order.
+    pub(super) withheld: VecDeque<(Ticket, Arc<Run>)>,
+    /// Reads that wait for room behind what waits to be written.
+    pub(super) postponed: Vec<(ReadId, Source, Window)>,
+    pub(super) alarm: Pin<Box<Sleep>>,
+    /// Reading was paused, by the session's window or by a pool.
+    pub(super) paused: bool,
+    /// A pool's queue was full; ready when it has room again.
+    pub(super) relief: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// When the shutdown stops waiting for gates.
+    pub(super) leave_at: Option<Instant>,
+    pub(super) figures: Figures,
+    present: Present,
+}
+
+/// Consecutive messages of one topic, from this ticket on.
+pub(super) struct Received {
+    pub(super) first: Ticket,
+    pub(super) messages: Vec<Message>,
+}
+
+/// What a turn begins with.
+#[derive(Debug, Default)]
+struct Woken {
+    /// Bytes came in, or the socket ended.
+    read: Option<std::io::Result<usize>>,
+    write_failed: bool,
+    overflowed: bool,
+    alarm: bool,
+}
+
+impl Connection {
+    pub(super) fn new(broker: Arc<Broker>, id: ClientId, mailbox: Arc<Mailbox>) -> Self {
+        let present = Present::of(&broker);
+        Self {
+            link: broker.bus.link(),
+            settle: Arc::clone(&mailbox) as Arc<dyn Settle>,
+            broker,
+            id,
+            mailbox,
+            session: None,
+            former: Vec::new(),
+            next_ticket: 0,
+            wire: None,
+            inbox: Vec::new(),
+            live: Vec::new().into_iter(),
+            steps: Steps::new(),
+            received: Vec::new(),
+            batch: Vec::new(),
+            withheld: VecDeque::new(),
+            postponed: Vec::new(),
+            alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            paused: false,
+            relief: None,
+            leave_at: None,
+            figures: Figures::default(),
+            present,
+        }
+    }
+
+    /// Runs until the session is over.
+    pub(super) async fn run(mut self) {
+        loop {
+            let woken = std::future::poll_fn(|cx| self.poll(cx)).await;
+            self.turn(woken).await;
+            self.count();
+            let over = self.session.as_ref().is_none_or(Session::is_over) && self.wire.is_none();
+            if over && self.former.is_empty() && self.broker.clients.leave(&self.id, &self.mailbox) {
+                return;
+            }
+        }
+    }
+
+    /// Waits for anything that gives this session something to do. Everything polled here is safe to drop.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Woken> {
+        let mut woken = Woken::default();
+        let mut ready = !self.is_full() && (self.live.len() > 0 || !self.postponed.is_empty());
+        let mut live = Vec::new();
+        let takes_live = (self.live.len() == 0).then_some(&mut live);
+        woken.overflowed = self.mailbox.drain(cx, &mut self.inbox, takes_live);
+        ready |= woken.overflowed || !self.inbox.is_empty() || !live.is_empty();
+        if self.live.len() == 0 {
+            self.live = live.into_iter();
+        }
+        if let Some(relief) = &mut self.relief
+            && relief.as_mut().poll(cx).is_ready()
+        {
+            (self.relief, ready) = (None, true);
+        }
+        let wants_input = self.wants_input();
+        if let Some(wire) = &mut self.wire {
+            if wire.has_output() {
+                match wire.poll_write(cx) {
+                    Poll::Ready(Ok(written)) => {
+                        self.figures.bytes_out += written as u64;
+                        ready = true;
+                    }
+                    Poll::Ready(Err(_)) => (woken.write_failed, ready) = (true, true),
+                    Poll::Pending => {}
+                }
+            }
+            if wants_input && wire.has_input() {
+                ready = true;
+            } else if wants_input && let Poll::Ready(read) = wire.poll_read(cx) {
+                (woken.read, ready) = (Some(read), true);
+            }
+        }
+        if let Some(deadline) = self.deadline() {
+            if self.alarm.deadline().into_std() != deadline {
+                self.alarm.as_mut().reset(deadline.into());
+            }
+            if self.alarm.as_mut().poll(cx).is_ready() {
+                (woken.alarm, ready) = (true, true);
+            }
+        }
+        if ready { Poll::Ready(woken) } else { Poll::Pending }
+    }
+
+    fn wants_input(&self) -> bool {
+        self.leave_at.is_none()
+            && self.relief.is_none()
+            && !self.is_full()
+            && self.session.as_ref().is_some_and(Session::wants_input)
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.wire.as_ref().is_some_and(Wire::is_full)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.session
+            .as_ref()
+            .and_then(Session::deadline)
+            .into_iter()
+            .chain(self.leave_at)
+            .min()
+    }
+
+    /// One turn: what lies in the mailbox, then what came in, then everything that follows from it.
+    async fn turn(&mut self, woken: Woken) {
+        self.present = Present::of(&self.broker);
+        if woken.write_failed {
+            self.drop_wire(Reason::UNSPECIFIED_ERROR).await;
+        }
+        match woken.read {
+            Some(Ok(0)) | Some(Err(_)) => self.drop_wire(Reason::UNSPECIFIED_ERROR).await,
+            Some(Ok(read)) => self.figures.bytes_in += read as u64,
+            None => {}
+        }
+        if woken.overflowed {
+            self.act(|session, _, steps| session.overflowed(steps));
+        }
+        for item in std::mem::take(&mut self.inbox) {
+            self.handle(item).await;
+        }
+        while !self.is_full()
+            && let Some((read, source, window)) = self.postponed.pop()
+        {
+            self.read(read, source, window);
+            self.carry_out().await;
+        }
+        while !self.is_full()
+            && let Some((run, subs)) = self.live.next()
+        {
+            self.act(|session, now, steps| session.deliver(&run, &subs, now, steps));
+            self.carry_out().await;
+        }
+        self.read_packets().await;
+        if woken.alarm {
+            if self.relief.is_some() {
+                // A client's silence is ours while a pool keeps us from reading it.
+                self.act(|session, now, _| session.resume_reading(now));
+            }
+            self.act(|session, now, steps| session.tick(now, steps));
+        }
+        self.leave_if_done();
+        self.carry_out().await;
+        self.wait_for_pools();
+    }
+
+    async fn read_packets(&mut self) {
+        if self.paused && self.wants_input() {
+            self.paused = false;
+            self.act(|session, now, _| session.resume_reading(now));
+        }
+        while self.wants_input() {
+            let Some(wire) = &mut self.wire else { return };
+            match wire.packet() {
+                Ok(Some(packet)) => {
+                    let before = self.steps.len();
+                    self.act(|session, now, steps| session.receive(packet, now, steps));
+                    // Publishes and answers gather over the turn; anything else keeps its place among them.
+                    if self
+                        .steps
+                        .range(before.min(self.steps.len())..)
+                        .any(|step| !matches!(step, Step::Publish { .. } | Step::Send(_)))
+                    {
+                        self.carry_out().await;
+                    }
+                }
+                Ok(None) => return,
+                Err(malformed) => {
+                    tracing::info!(client.id = %self.id, reason = %malformed.reason, text = %malformed.text, "bad packet");
+                    self.act(|session, now, steps| session.close(malformed.reason, now, steps));
+                    return self.carry_out().await;
+                }
+            }
+        }
+        self.paused = true;
+    }
+
+    async fn handle(&mut self, item: Item) {
+        match item {
+            Item::Stored(first, count) => self.settle(first, &vec![Settled::Stored; count as usize]).await,
+            Item::Settled(first, results) => self.settle(first, &results).await,
+            Item::Begun(read, position) => self.act(|session, now, steps| session.begun(read, position, now, steps)),
+            Item::Page(read, page) => self.act(|session, now, steps| session.page(read, page, now, steps)),
+            Item::Effect(effect) => self.act(|session, now, steps| session.apply(effect, now, steps)),
+            Item::Arrival(arrival) => self.arrive(*arrival).await,
+            Item::ShutDown(patience) => self.leave_at = Some(Instant::now() + patience.min(LAST_ANSWERS)),
+        }
+    }
+
+    /// What the old socket still holds came before the new connection: a DISCONNECT there counts.
+    async fn hear_out(&mut self) {
+        for _ in 0..READS_BEFORE_TAKE_OVER {
+            self.read_packets().await;
+            let Some(wire) = &mut self.wire else { return };
+            let read = std::future::poll_fn(|cx| Poll::Ready(wire.poll_read(cx))).await;
+            if !matches!(read, Poll::Ready(Ok(read)) if read > 0) {
+                return;
+            }
+        }
+    }
+
+    /// A client connected: to its session, or to a new one.
+    async fn arrive(&mut self, arrival: Arrival) {
+        self.hear_out().await;
+        self.act(|session, now, steps| session.taken_over(now, steps));
+        self.carry_out().await;
+        let Arrival {
+            socket,
+            permit,
+            connect,
+            client,
+            assigned,
+            behind,
+        } = arrival;
+        let wire = Wire::new(socket, permit, &connect, behind, self.broker.limits.packet_bytes_max);
+        if connect.clean_start {
+            self.act(|session, now, steps| {
+                if !session.is_over() {
+                    session.end(now, steps)
+                }
+            });
+            self.carry_out().await;
+            self.drop_session();
+        }
+        self.wire = Some(wire);
+        self.mailbox.set_online(true);
+        match self.session {
+            Some(_) => self.act(|session, now, steps| session.resume(client, connect, now, steps)),
+            None => {
+                let broker = Arc::clone(&self.broker);
+                let mut now = self.present.now(&broker);
+                let limits = Arc::clone(&broker.limits);
+                let mut session = Session::open(limits, client, connect, assigned, &mut now, &mut self.steps);
+                session.number_from(self.next_ticket);
+                self.session = Some(session);
+            }
+        }
+        self.carry_out().await;
+    }
+
+    pub(super) fn act(&mut self, act: impl FnOnce(&mut Session, &mut Now<'_>, &mut Steps)) {
+        if let Some(session) = &mut self.session {
+            let mut now = self.present.now(&self.broker);
+            act(session, &mut now, &mut self.steps);
+            self.present.stock = now.ids.stock();
+        }
+    }
+
+    /// At shutdown: the client is told to go once its gates have settled, or after a while.
+    fn leave_if_done(&mut self) {
+        let Some(leave_at) = self.leave_at else { return };
+        if leave_at <= Instant::now() {
+            self.former.clear();
+        }
+        let open = self
+            .session
+            .as_ref()
+            .is_some_and(|session| session.is_online() && session.open_gates() > 0);
+        if !open || leave_at <= Instant::now() {
+            self.act(|session, now, steps| {
+                session.shut_down(now, steps);
+                steps.push_back(Step::End);
+            });
+        }
+    }
+
+    /// While a pool's queue is full, whoever has something for it is not read on: its bytes stay in its socket.
+    fn wait_for_pools(&mut self) {
+        if self.relief.is_none()
+            && self.figures.published()
+            && let Some(pool) = self.broker.hooks.pressed()
+        {
+            self.paused = true;
+            self.relief = Some(Box::pin(async move { pool.batcher().relieved().await }));
+        }
+    }
+
+    fn count(&mut self) {
+        if let Some(session) = &mut self.session {
+            self.figures.add(session.take_books());
+        }
+        self.figures.flush();
+    }
+}
+
+/// The present, read once a turn, and the ids that the turn has reserved.
+struct Present {
+    instant: Instant,
+    wall: SystemTime,
+    interest: Interest,
+    stock: Stock,
+}
+
+impl Present {
+    fn of(broker: &Broker) -> Self {
+        let (instant, wall) = (Instant::now(), SystemTime::now());
+        Self {
+            instant,
+            wall,
+            interest: broker.hooks.interest(),
+            stock: Stock::default(),
+        }
+    }
+
+    /// The present, as sessions see it.
+    fn now<'a>(&self, broker: &'a Broker) -> Now<'a> {
+        let ids = Ids::with_stock(&broker.ids, micros(self.wall), self.stock);
+        Now {
+            instant: self.instant,
+            wall: self.wall,
+            ids,
+            interest: self.interest,
+        }
+    }
+}

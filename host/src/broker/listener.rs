@@ -1,0 +1,245 @@
+//! Sockets come in here: a permit a connection, CONNECT within its time, then over to the client's session.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
+
+use super::Broker;
+use super::connection::Arrival;
+use super::wire::Wire;
+use crate::model::message::Client;
+use crate::model::reason::Reason;
+use crate::mqtt::codec::{self, Refusal};
+use crate::mqtt::packet::{ConnAck, Connect, Outgoing, Version};
+use crate::telemetry;
+
+/// The longest fixed header (MQTT 2.1).
+const HEADER_BYTES: usize = 5;
+
+/// Whose connections are let in without a name (`allow_anonymous`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Anonymous {
+    /// Those that come over the loopback interface.
+    #[default]
+    Loopback,
+    /// Everybody's.
+    Everybody,
+    /// Nobody's.
+    Nobody,
+}
+
+/// The right to have a socket open, counted.
+pub(crate) struct Permit(#[allow(dead_code, reason = "it is held, never looked at")] OwnedSemaphorePermit);
+
+impl Permit {
+    fn new(permit: OwnedSemaphorePermit) -> Self {
+        metrics::gauge!(telemetry::CONNECTIONS).increment(1);
+        Self(permit)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        metrics::gauge!(telemetry::CONNECTIONS).decrement(1);
+    }
+}
+
+/// Accepts connections until the broker stops.
+pub(super) async fn accept(broker: Arc<Broker>, listener: TcpListener, permits: Arc<Semaphore>) {
+    let (mut second, mut accepted_in_second) = (Instant::now(), 0);
+    loop {
+        if second.elapsed() >= Duration::from_secs(1) {
+            (second, accepted_in_second) = (Instant::now(), 0);
+        } else if accepted_in_second >= broker.settings.connection_rate_max {
+            tokio::time::sleep_until(second + Duration::from_secs(1)).await;
+            continue;
+        }
+        // The permit comes first: a connection that we have no room for stays in the kernel's queue.
+        let next = async {
+            let permit = Arc::clone(&permits)
+                .acquire_owned()
+                .await
+                .expect("the semaphore is never closed");
+            (listener.accept().await, Permit::new(permit))
+        };
+        let (accepted, permit) = tokio::select! {
+            accepted = next => accepted,
+            () = broker.stop.cancelled() => return,
+        };
+        match accepted {
+            Ok((socket, peer)) => {
+                accepted_in_second += 1;
+                let broker = Arc::clone(&broker);
+                let tracker = broker.tracker.clone();
+                tracker.spawn(async move { broker.welcome(socket, peer, permit).await });
+            }
+            Err(error) => {
+                // Out of descriptors, or the client has gone already: neither ends the listener.
+                tracing::warn!(%error, "accept failed");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+impl Broker {
+    async fn welcome(self: Arc<Self>, mut socket: TcpStream, peer: SocketAddr, permit: Permit) {
+        let connect = tokio::select! {
+            read = timeout(self.settings.idle_timeout, read_connect(&mut socket, self.limits.packet_bytes_max)) => read,
+            () = self.stop.cancelled() => return,
+        };
+        // Small packets must not wait for each other's acknowledgements. Where it fails they only wait.
+        socket.set_nodelay(true).unwrap_or_default();
+        match connect {
+            Ok(Ok(Some((connect, behind)))) => self.admit(socket, peer, connect, behind, permit).await,
+            Ok(Ok(None)) | Ok(Err(Unread::Io)) => {}
+            Ok(Err(Unread::Refused(refusal))) => {
+                tracing::info!(%peer, reason = %refusal.reason, text = %refusal.text, "connection refused");
+                self.refuse(socket, refusal.answer, refusal.reason, &refusal.text, permit)
+                    .await;
+            }
+            Err(_) => tracing::info!(%peer, "no CONNECT in time"),
+        }
+    }
+
+    /// Decides on a CONNECT and hands it to its session.
+    async fn admit(
+        self: Arc<Self>,
+        socket: TcpStream,
+        peer: SocketAddr,
+        connect: Connect,
+        behind: Bytes,
+        permit: Permit,
+    ) {
+        if let Err((reason, text)) = self.judge(&connect, peer) {
+            tracing::info!(%peer, client.id = %connect.client_id, %reason, text, "connection refused");
+            return self.refuse(socket, Some(connect.version), reason, text, permit).await;
+        }
+        let assigned = connect.client_id.is_empty();
+        let id = match assigned {
+            true => format!("hookline-{:016x}", rand::random::<u64>()).into(),
+            false => connect.client_id.to_string().into(),
+        };
+        let max = self.limits.session_expiry_max_s;
+        let session_expiry_s = match (connect.version, connect.clean_start) {
+            (Version::V5, _) => connect.session_expiry_s.unwrap_or(0).min(max),
+            (_, true) => 0,
+            (_, false) => max,
+        };
+        let client = Arc::new(Client {
+            id,
+            username: connect.username.as_ref().map(|name| name.to_string().into()),
+            peer,
+            protocol: connect.version as u8,
+            clean_start: connect.clean_start,
+            keep_alive_s: connect.keep_alive_s,
+            session_expiry_s,
+            connected_at: SystemTime::now(),
+        });
+        let arrival = Arrival {
+            socket: Box::new(socket),
+            permit,
+            connect,
+            client,
+            assigned,
+            behind,
+        };
+        self.seat(Box::new(arrival));
+    }
+
+    /// Why this CONNECT is not let in, if it is not.
+    fn judge(&self, connect: &Connect, peer: SocketAddr) -> Result<(), (Reason, &'static str)> {
+        let loopback = peer.ip().to_canonical().is_loopback();
+        let welcome = match self.settings.anonymous {
+            Anonymous::Everybody => true,
+            Anonymous::Loopback => loopback,
+            Anonymous::Nobody => false,
+        };
+        if connect.auth_method.is_some() {
+            return Err((
+                Reason::BAD_AUTHENTICATION_METHOD,
+                "no authentication method is supported",
+            ));
+        }
+        if !welcome {
+            return Err((
+                Reason::NOT_AUTHORIZED,
+                "anonymous clients are not let in from here (allow_anonymous)",
+            ));
+        }
+        if connect.client_id.len() > self.limits.client_id_bytes_max {
+            return Err((Reason::CLIENT_IDENTIFIER_NOT_VALID, "the client identifier is too long"));
+        }
+        if connect.client_id.is_empty() && connect.version < Version::V5 && !connect.clean_start {
+            // [MQTT-3.1.3-8] of 3.1.1: a session that nobody could come back to.
+            return Err((
+                Reason::CLIENT_IDENTIFIER_NOT_VALID,
+                "an empty client identifier needs a clean session",
+            ));
+        }
+        if let Some(will) = &connect.will
+            && will.qos > self.limits.qos_max
+        {
+            return Err((
+                Reason::QOS_NOT_SUPPORTED,
+                "the will's QoS is higher than mqtt.max_qos_allowed",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Answers a refused CONNECT in the client's version, then lets it go.
+    async fn refuse(&self, socket: TcpStream, version: Option<Version>, reason: Reason, text: &str, permit: Permit) {
+        metrics::counter!(telemetry::DISCONNECTS, "reason" => reason.to_string()).increment(1);
+        let mut wire = Wire::unconnected(Box::new(socket), permit, version.unwrap_or(Version::V311));
+        if version.is_some() {
+            wire.put(&Outgoing::ConnAck(Box::new(ConnAck::refusal(reason, text))));
+        }
+        wire.linger().await;
+    }
+}
+
+enum Unread {
+    Io,
+    Refused(Refusal),
+}
+
+impl From<io::Error> for Unread {
+    fn from(_: io::Error) -> Self {
+        Self::Io
+    }
+}
+
+/// Reads until the CONNECT is whole. Answers it and what came behind it; `None` where the client left.
+async fn read_connect(socket: &mut TcpStream, bytes_max: usize) -> Result<Option<(Connect, Bytes)>, Unread> {
+    let mut buffer = BytesMut::with_capacity(1024);
+    loop {
+        if socket.read_buf(&mut buffer).await? == 0 {
+            return Ok(None);
+        }
+        // The header alone tells what can never become a CONNECT; the rest is copied once, when it is whole.
+        let whole = codec::missing(&buffer) == 0;
+        let mut chunk = Bytes::copy_from_slice(if whole {
+            &buffer
+        } else {
+            &buffer[..buffer.len().min(HEADER_BYTES)]
+        });
+        let frame = codec::cut(&mut chunk, bytes_max).map_err(|malformed| {
+            Unread::Refused(Refusal {
+                reason: malformed.reason,
+                text: malformed.text,
+                answer: None,
+            })
+        })?;
+        if let Some(frame) = frame {
+            return Ok(Some((codec::connect(&frame).map_err(Unread::Refused)?, chunk)));
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! How everybody reaches a session: a bounded box of runs, results and orders, emptied by its task in turns.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::connection::Arrival;
+use crate::model::delivery::{Page, Position, Run, Settle, Settled, Ticket};
+use crate::model::event::Effect;
+use crate::mqtt::session::{ReadId, SubId};
+
+/// Live messages, and which of the session's subscriptions they match.
+pub(super) type Live = (Arc<Run>, Arc<[SubId]>);
+
+/// Results and orders: what lies in a mailbox beside live messages. Never refused; bounded by what the session
+/// asked for.
+pub(super) enum Item {
+    /// Gates have settled: all stored, this many.
+    Stored(Ticket, u32),
+    /// Gates have settled, each in its own way.
+    Settled(Ticket, Box<[Settled]>),
+    /// The answer to [`crate::mqtt::session::Step::Begin`].
+    Begun(ReadId, Option<Position>),
+    /// The answer to [`crate::mqtt::session::Step::Read`].
+    Page(ReadId, Option<Page>),
+    /// What a rule asks for.
+    Effect(Effect),
+    /// The client connected (again).
+    Arrival(Box<Arrival>),
+    /// The broker shuts down: open gates get so long.
+    ShutDown(Duration),
+}
+
+/// How many live messages and bytes may wait.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    pub(super) messages_max: usize,
+    pub(super) bytes_max: usize,
+}
+
+/// A session's mailbox.
+pub(super) struct Mailbox {
+    slot: Mutex<Slot>,
+    bounds: Bounds,
+    /// Whether a client is connected: shared subscriptions prefer those.
+    online: AtomicBool,
+}
+
+#[derive(Default)]
+struct Slot {
+    items: Vec<Item>,
+    live: Vec<Live>,
+    messages: usize,
+    bytes: usize,
+    /// Runs were refused since the box was last emptied.
+    overflowed: bool,
+    /// Waker under the same lock: no wake-up is lost.
+    waker: Option<Waker>,
+}
+
+impl Mailbox {
+    pub(super) fn new(bounds: Bounds) -> Self {
+        Self {
+            slot: Mutex::default(),
+            bounds,
+            online: AtomicBool::new(false),
+        }
+    }
+
+    /// Puts live messages in. Answers false, and remembers it, where there is no room.
+    pub(super) fn push_run(&self, run: &Arc<Run>, subs: &Arc<[SubId]>) -> bool {
+        let size = run.size_bytes();
+        let waker = {
+            let mut slot = self.slot.lock();
+            let messages = slot.messages + run.messages.len();
+            // A run that is larger than the bounds still fits into an empty box.
+            let full = messages > self.bounds.messages_max || slot.bytes + size > self.bounds.bytes_max;
+            if full && slot.messages > 0 {
+                slot.overflowed = true;
+                wake(slot.waker.take());
+                return false;
+            }
+            slot.messages = messages;
+            slot.bytes += size;
+            slot.live.push((Arc::clone(run), Arc::clone(subs)));
+            slot.waker.take()
+        };
+        // Woken after the unlock; where nobody waits there is nobody to wake.
+        wake(waker);
+        true
+    }
+
+    /// Puts anything else in: never refused.
+    pub(super) fn push(&self, item: Item) {
+        let waker = {
+            let mut slot = self.slot.lock();
+            slot.items.push(item);
+            slot.waker.take()
+        };
+        wake(waker);
+    }
+
+    /// Takes the orders out and, where `live` is given, the live messages. Asks to be woken where there was
+    /// nothing to take. Answers whether live messages were refused.
+    pub(super) fn drain(&self, cx: &Context<'_>, items: &mut Vec<Item>, live: Option<&mut Vec<Live>>) -> bool {
+        let mut slot = self.slot.lock();
+        let takes_live = live.is_some() && !slot.live.is_empty();
+        if slot.items.is_empty() && !slot.overflowed && !takes_live {
+            slot.waker = Some(cx.waker().clone());
+            return false;
+        }
+        std::mem::swap(&mut slot.items, items);
+        if let Some(live) = live {
+            std::mem::swap(&mut slot.live, live);
+            (slot.messages, slot.bytes) = (0, 0);
+        }
+        std::mem::take(&mut slot.overflowed)
+    }
+
+    /// Whether a connection waits in it.
+    pub(super) fn awaits_arrival(&self) -> bool {
+        self.slot
+            .lock()
+            .items
+            .iter()
+            .any(|item| matches!(item, Item::Arrival(_)))
+    }
+
+    /// Whether it is half full: its session should get to run.
+    pub(super) fn is_pressed(&self) -> bool {
+        let slot = self.slot.lock();
+        slot.messages > self.bounds.messages_max / 2 || slot.bytes > self.bounds.bytes_max / 2
+    }
+
+    pub(super) fn is_online(&self) -> bool {
+        self.online.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_online(&self, online: bool) {
+        self.online.store(online, Ordering::Relaxed);
+    }
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+impl Settle for Mailbox {
+    fn settle(&self, first: Ticket, results: &[Settled]) {
+        let all_stored = results.iter().all(|result| *result == Settled::Stored);
+        self.push(match all_stored {
+            true => Item::Stored(first, results.len() as u32),
+            false => Item::Settled(first, results.into()),
+        });
+    }
+}

@@ -1,0 +1,172 @@
+//! Sockets, sessions and who is online: bytes become steps, steps are carried out.
+
+mod clients;
+mod connection;
+mod dispatch;
+mod figures;
+mod listener;
+mod mailbox;
+mod reads;
+mod retained;
+mod routes;
+mod steps;
+mod wire;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::bus::Bus;
+use crate::bus::direct::Direct;
+use crate::hook::Hooks;
+use crate::model::id::IdClock;
+use crate::mqtt::limits::Limits;
+use crate::telemetry;
+
+use clients::Clients;
+use connection::{Arrival, Connection};
+use dispatch::Dispatch;
+use mailbox::{Bounds, Item};
+use reads::Reads;
+use retained::Retained;
+use routes::Routes;
+
+pub use listener::Anonymous;
+
+/// What the broker as a whole is told by `hookline.conf`; what concerns one client is in [`Limits`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Where clients connect (`listener.tcp.external`).
+    pub listen: Vec<SocketAddr>,
+    /// Sockets open at once (`listener.tcp.external.max_connections`).
+    pub connections_max: usize,
+    /// New connections a second; more wait in the kernel's queue (`listener.tcp.external.max_conn_rate`).
+    pub connection_rate_max: u32,
+    /// How long a new connection may take to send its CONNECT (`zone.external.idle_timeout`).
+    pub idle_timeout: Duration,
+    /// Who is let in without a name (`allow_anonymous`).
+    pub anonymous: Anonymous,
+    /// Retained messages that the broker itself keeps, of topics that no rule stores.
+    pub retained_len_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 1883))],
+            connections_max: 100_000,
+            connection_rate_max: 1000,
+            idle_timeout: Duration::from_secs(15),
+            anonymous: Anonymous::Loopback,
+            retained_len_max: 1_000_000,
+        }
+    }
+}
+
+/// A running broker.
+pub struct Broker {
+    settings: Settings,
+    limits: Arc<Limits>,
+    hooks: Arc<Hooks>,
+    ids: IdClock,
+    clients: Clients,
+    routes: Arc<Routes>,
+    retained: Arc<Retained>,
+    bus: Box<dyn Bus>,
+    reads: Reads,
+    tracker: TaskTracker,
+    /// Nobody new is let in, and nobody waits for a store to be read.
+    stop: CancellationToken,
+}
+
+impl Broker {
+    /// Makes a broker that nobody can reach yet.
+    pub fn new(settings: Settings, limits: Limits, hooks: Arc<Hooks>, ids: IdClock) -> Arc<Self> {
+        let routes = Arc::new(Routes::default());
+        let retained = Arc::new(Retained::new(settings.retained_len_max));
+        let dispatch = Dispatch {
+            routes: Arc::clone(&routes),
+            retained: Arc::clone(&retained),
+            hooks: Arc::clone(&hooks),
+        };
+        // What waits on the way to a session is bounded like what waits in it.
+        let bounds = Bounds {
+            messages_max: limits.queue_len_max.max(1),
+            bytes_max: limits.queue_bytes_max,
+        };
+        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+        Arc::new(Self {
+            settings,
+            limits: Arc::new(limits),
+            ids,
+            clients: Clients::new(bounds),
+            routes,
+            retained,
+            bus: Box::new(Direct::new(Arc::new(Arc::new(dispatch)))),
+            reads: Reads {
+                hooks: Arc::clone(&hooks),
+                tracker: tracker.clone(),
+                stop: stop.clone(),
+            },
+            hooks,
+            tracker,
+            stop,
+        })
+    }
+
+    /// Starts to accept connections. Answers the addresses, with the ports that were free where 0 was asked for.
+    ///
+    /// # Errors
+    /// When an address cannot be bound; the error names it.
+    pub async fn listen(self: &Arc<Self>) -> io::Result<Vec<SocketAddr>> {
+        let permits = Arc::new(Semaphore::new(
+            self.settings.connections_max.min(Semaphore::MAX_PERMITS),
+        ));
+        let mut bound = Vec::new();
+        for address in &self.settings.listen {
+            let listener = TcpListener::bind(address)
+                .await
+                .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))?;
+            bound.push(listener.local_addr()?);
+            self.tracker
+                .spawn(listener::accept(Arc::clone(self), listener, Arc::clone(&permits)));
+        }
+        Ok(bound)
+    }
+
+    /// Hands a connection to its client's session, starting it where there is none.
+    fn seat(self: &Arc<Self>, arrival: Box<Arrival>) {
+        if let Some((id, mailbox)) = self.clients.hand_over(arrival) {
+            self.tracker.spawn(Connection::new(Arc::clone(self), id, mailbox).run());
+        }
+    }
+
+    /// The clock of message ids, to keep its mark across restarts.
+    pub fn ids(&self) -> &IdClock {
+        &self.ids
+    }
+
+    /// Brings the gauges up to date that are counted where they are asked for.
+    pub fn measure(&self) {
+        metrics::gauge!(telemetry::SESSIONS).set(self.clients.count() as f64);
+        metrics::gauge!(telemetry::SUBSCRIPTIONS).set(self.routes.count() as f64);
+    }
+
+    /// Stops: nobody new is let in, wills are published, clients are told, sessions end. Answers whether all
+    /// were done within `patience`.
+    pub async fn drain(&self, patience: Duration) -> bool {
+        self.stop.cancel();
+        self.clients.tell_all(|| Item::ShutDown(patience / 2));
+        self.tracker.close();
+        tokio::time::timeout(patience, self.tracker.wait()).await.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,179 @@
+//! One socket: bytes in, frames out, and back. Reads once and writes at most once a turn.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::timeout;
+
+use super::listener::Permit;
+use crate::mqtt::codec::{self, Decoder, Encoder, Malformed, Outbox};
+use crate::mqtt::packet::{Connect, Outgoing, Packet, Version};
+
+/// A read takes at most so much: larger than what usually waits, so that a short read tells the end.
+const READ_BYTES: usize = 64 * 1024;
+/// While so much waits to be written, nothing more is put behind it.
+const OUTBOX_BYTES_MAX: usize = 256 * 1024;
+/// Slices of one vectored write.
+const SLICES: usize = 64;
+/// How long a client may take to read our last words, and to close after them.
+const LINGER: Duration = Duration::from_secs(2);
+
+thread_local! {
+    /// One read buffer a thread; a connection keeps only what it could not decode yet.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+}
+
+/// A stream of bytes to and from a client, whatever carries it.
+pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
+
+/// A client's socket with what was read and not decoded, and what waits to be written.
+pub(super) struct Wire {
+    socket: Box<dyn Socket>,
+    /// Read and not decoded: whole frames while the session is paused, else the start of one.
+    unread: Bytes,
+    /// A frame that is still coming in.
+    partial: BytesMut,
+    outbox: Outbox,
+    decoder: Decoder,
+    encoder: Encoder,
+    packet_bytes_max: usize,
+    /// Held as long as the socket is.
+    permit: Permit,
+}
+
+impl Wire {
+    /// A socket whose CONNECT was read, with the bytes behind it.
+    pub(super) fn new(
+        socket: Box<dyn Socket>,
+        permit: Permit,
+        connect: &Connect,
+        behind: Bytes,
+        packet_bytes_max: usize,
+    ) -> Self {
+        let mut wire = Self::unconnected(socket, permit, connect.version);
+        wire.encoder.packet_bytes_max = connect.packet_bytes_max;
+        wire.encoder.problem_info = connect.request_problem_info;
+        Self {
+            unread: behind,
+            packet_bytes_max,
+            ..wire
+        }
+    }
+
+    /// A socket whose CONNECT we refuse.
+    pub(super) fn unconnected(socket: Box<dyn Socket>, permit: Permit, version: Version) -> Self {
+        Self {
+            socket,
+            unread: Bytes::new(),
+            partial: BytesMut::new(),
+            outbox: Outbox::new(),
+            decoder: Decoder::new(version),
+            encoder: Encoder::new(version),
+            packet_bytes_max: 0,
+            permit,
+        }
+    }
+
+    /// The next packet that has come in whole.
+    pub(super) fn packet(&mut self) -> Result<Option<Packet>, Malformed> {
+        match codec::cut(&mut self.unread, self.packet_bytes_max)? {
+            Some(frame) => self.decoder.decode(frame).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Puts a packet behind what waits to be written. Too large a one is dropped: the session has seen to it
+    /// for messages, and the rest has nothing that could be left out.
+    pub(super) fn put(&mut self, packet: &Outgoing) {
+        if let Err(error) = self.encoder.encode(packet, &mut self.outbox) {
+            tracing::debug!(
+                bytes = error.bytes,
+                bytes_max = error.bytes_max,
+                "packet larger than the client accepts"
+            );
+        }
+    }
+
+    /// Whether there is no room behind what waits to be written.
+    pub(super) fn is_full(&self) -> bool {
+        self.outbox.len() >= OUTBOX_BYTES_MAX
+    }
+
+    /// Whether something waits to be written.
+    pub(super) fn has_output(&self) -> bool {
+        !self.outbox.is_empty()
+    }
+
+    /// Whether whole frames wait to be decoded.
+    pub(super) fn has_input(&self) -> bool {
+        !self.unread.is_empty() && codec::missing(&self.unread) == 0
+    }
+
+    /// Reads once. Answers how many bytes came in; 0 is the end.
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buffer))?;
+            let read = buffer.filled();
+            if !self.unread.is_empty() {
+                // The start of a frame: from here on it gathers until it is whole, so that it is copied once.
+                self.partial
+                    .reserve(self.unread.len() + codec::missing(&self.unread).min(self.packet_bytes_max));
+                self.partial.extend_from_slice(&std::mem::take(&mut self.unread));
+            }
+            if self.partial.is_empty() {
+                self.unread = Bytes::copy_from_slice(read);
+            } else {
+                self.partial.extend_from_slice(read);
+                if codec::missing(&self.partial) == 0 {
+                    self.unread = self.partial.split().freeze();
+                }
+            }
+            Poll::Ready(Ok(read.len()))
+        })
+    }
+
+    /// Writes once. Ready when something was written.
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let count = self.outbox.slices(&mut slices);
+        let written = ready!(Pin::new(&mut self.socket).poll_write_vectored(cx, &slices[..count]))?;
+        if written == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        self.outbox.advance(written);
+        Poll::Ready(Ok(written))
+    }
+
+    /// Writes what is left, then lets the client read it: closing a socket with unread input would reset it
+    /// and take our DISCONNECT along.
+    pub(super) async fn linger(mut self) {
+        let _permit = self.permit;
+        let last_words = async {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            while !self.outbox.is_empty() {
+                let count = self.outbox.slices(&mut slices);
+                let written = self.socket.write_vectored(&slices[..count]).await?;
+                slices = [IoSlice::new(&[]); SLICES];
+                if written == 0 {
+                    return Err(io::ErrorKind::WriteZero.into());
+                }
+                self.outbox.advance(written);
+            }
+            self.socket.shutdown().await
+        };
+        if !matches!(timeout(LINGER, last_words).await, Ok(Ok(()))) {
+            return;
+        }
+        let mut rest = [0; 4096];
+        let until_it_closes = async { while self.socket.read(&mut rest).await.is_ok_and(|read| read > 0) {} };
+        // The client has had its time; nothing depends on how it used it.
+        timeout(LINGER, until_it_closes).await.unwrap_or_default();
+    }
+}
