@@ -1,5 +1,6 @@
 //! Hookline: an MQTT broker that stores what it acknowledges. The floors, lowest first.
 
+pub mod admin;
 pub mod broker;
 pub mod bus;
 pub mod config;
