@@ -1,3 +1,11 @@
-//! The `hookline` binary: arguments, telemetry, run, exit code.
+//! The `hookline` binary: arguments, run, exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use hookline::command::Cli;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    Cli::parse().run().await
+}

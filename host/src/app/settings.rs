@@ -1,0 +1,131 @@
+//! `hookline.conf` → the structs that its owners define. Key names are EMQ X 3's where it has one.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use crate::broker::{self, Anonymous};
+use crate::config::{Addresses, ByteSize, Config, OrOff, Problem};
+use crate::model::delivery::PoolName;
+use crate::model::message::Qos;
+use crate::mqtt::limits::Limits;
+use crate::store::options::PoolOptions;
+
+use super::Options;
+
+/// Everything that `hookline.conf` says.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// This node's name (`node.name`): in stored client states and message ids.
+    pub node: String,
+    /// The broker as a whole.
+    pub broker: broker::Settings,
+    /// What concerns one client.
+    pub limits: Limits,
+    /// Where health and metrics are served beside the Unix socket (`admin.listen`).
+    pub admin_listen: Option<SocketAddr>,
+    /// `log.level`.
+    pub log_level: String,
+    /// How long a stop may take (`drain_timeout`).
+    pub drain_timeout: Duration,
+    /// Unknown keys are errors (`strict_config`).
+    pub strict: bool,
+    /// The operator's subscriptions pass the access rules (`acl_check`); there are none yet.
+    pub acl_check: bool,
+}
+
+impl Settings {
+    /// Reads `hookline.conf`.
+    pub fn load(options: &Options) -> (Self, Vec<Problem>) {
+        let mut config = Config::read(&options.etc.join("hookline.conf"), &options.overrides);
+        let settings = Self::take(&mut config);
+        let strict = settings.strict;
+        (settings, config.finish(strict))
+    }
+
+    /// Takes every key that somebody owns; what is left is nobody's.
+    pub fn take(config: &mut Config) -> Self {
+        Self {
+            node: config.or("node.name", "hookline@127.0.0.1".to_owned()),
+            broker: broker_settings(config),
+            limits: limits(config),
+            admin_listen: config
+                .get::<OrOff<SocketAddr>>("admin.listen")
+                .and_then(|address| address.0),
+            log_level: config.or("log.level", "info".to_owned()),
+            drain_timeout: config.or("drain_timeout", Duration::from_secs(30)),
+            strict: config.or("strict_config", true),
+            acl_check: config.or("acl_check", false),
+        }
+    }
+}
+
+fn broker_settings(config: &mut Config) -> broker::Settings {
+    let default = broker::Settings::default();
+    let listen = config
+        .get::<Addresses>("listener.tcp.external")
+        .map_or(default.listen, |addresses| addresses.0);
+    let anonymous = match config.get::<String>("allow_anonymous").as_deref() {
+        None | Some("loopback") => Anonymous::Loopback,
+        Some("true" | "on") => Anonymous::Everybody,
+        Some("false" | "off") => Anonymous::Nobody,
+        Some(other) => {
+            let text = format!("allow_anonymous: expected loopback, true or false, found `{other}`");
+            config.error("allow_anonymous", text);
+            Anonymous::Nobody
+        }
+    };
+    broker::Settings {
+        listen,
+        connections_max: config.or("listener.tcp.external.max_connections", default.connections_max),
+        connection_rate_max: config
+            .or("listener.tcp.external.max_conn_rate", default.connection_rate_max)
+            .max(1),
+        idle_timeout: config.or("zone.external.idle_timeout", default.idle_timeout),
+        anonymous,
+        retained_len_max: config.or("retainer.max_retained_messages", default.retained_len_max),
+    }
+}
+
+fn limits(config: &mut Config) -> Limits {
+    let default = Limits::default();
+    let qos_max = match config.or("mqtt.max_qos_allowed", 2u16) {
+        0 => Qos::AtMostOnce,
+        1 => Qos::AtLeastOnce,
+        _ => Qos::ExactlyOnce,
+    };
+    let backoff: f64 = config.or("zone.external.keepalive_backoff", default.keep_alive_factor / 2.0);
+    let expiry = config.get::<Duration>("zone.external.session_expiry_interval");
+    let expiry_s = expiry.map(|expiry| u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX));
+    Limits {
+        packet_bytes_max: config.or("mqtt.max_packet_size", ByteSize(default.packet_bytes_max)).0,
+        client_id_bytes_max: config.or("mqtt.max_clientid_len", default.client_id_bytes_max),
+        topic_levels_max: config.or("mqtt.max_topic_levels", default.topic_levels_max),
+        qos_max,
+        topic_alias_max: config.or("mqtt.max_topic_alias", default.topic_alias_max),
+        receive_max: config.or("mqtt.receive_maximum", default.receive_max).max(1),
+        server_keep_alive_s: config
+            .get::<u16>("mqtt.server_keepalive")
+            .filter(|seconds| *seconds > 0),
+        inflight_max: config.or("zone.external.max_inflight", default.inflight_max).max(1),
+        awaiting_release_max: config.or("zone.external.max_awaiting_rel", default.awaiting_release_max),
+        queue_len_max: config.or("zone.external.max_mqueue_len", default.queue_len_max),
+        queue_bytes_max: config
+            .or("zone.external.max_mqueue_bytes", ByteSize(default.queue_bytes_max))
+            .0,
+        queue_qos0: config.or("zone.external.mqueue_store_qos0", default.queue_qos0),
+        session_expiry_max_s: expiry_s.unwrap_or(default.session_expiry_max_s),
+        keep_alive_factor: (backoff * 2.0).max(1.0),
+        subscriptions_max: config.or("zone.external.max_subscriptions", default.subscriptions_max),
+        upgrade_qos: config.or("zone.external.upgrade_qos", default.upgrade_qos),
+        ..default
+    }
+}
+
+/// The options of one pool. A relative file lies in the data folder.
+pub(super) fn pool_options(config: &mut Config, pool: &PoolName, data: &Path, node: &str) -> PoolOptions {
+    let mut options = PoolOptions::take(config, &format!("backend.{pool}"));
+    options.file = data.join(&options.file);
+    options.node = node.into();
+    options
+}

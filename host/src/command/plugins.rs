@@ -1,0 +1,182 @@
+//! `hookline plugins`: asks the running host over its Unix socket and prints EMQ X's words.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Subcommand;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use super::{Failure, print};
+use crate::admin::{Plugin, Plugins, REQUEST_TIME, Verb, socket_path};
+
+/// The host answers late before we give up on it.
+const PATIENCE: Duration = REQUEST_TIME.saturating_add(Duration::from_secs(5));
+const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+
+/// Arguments of `hookline plugins`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    action: Action,
+    /// Data folder of the running host
+    #[arg(long, value_name = "DIR", default_value = "./data", global = true)]
+    data: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Show every plugin and whether it is active
+    List,
+    /// Start a plugin, now and after every restart
+    Load(Name),
+    /// Stop a plugin, now and after every restart
+    Unload(Name),
+    /// Read a plugin's configuration again; a file with errors changes nothing
+    Reload(Name),
+}
+
+#[derive(Debug, clap::Args)]
+struct Name {
+    /// Name of the plugin, e.g. emqx_backend_sqlite
+    #[arg(value_parser = parse_name)]
+    name: String,
+}
+
+/// A name goes into a path, so it is checked before.
+fn parse_name(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    match !text.is_empty() && text.chars().all(fits) {
+        true => Ok(text.to_owned()),
+        false => Err("the name of a plugin is made of letters, digits, _ and -, like emqx_backend_sqlite".to_owned()),
+    }
+}
+
+/// Runs `hookline plugins`.
+pub(super) async fn run(args: Args) -> Result<(), Failure> {
+    let (method, path) = match &args.action {
+        Action::List => (Method::GET, "/plugins".to_owned()),
+        Action::Load(target) => change(target, Verb::Load),
+        Action::Unload(target) => change(target, Verb::Unload),
+        Action::Reload(target) => change(target, Verb::Reload),
+    };
+    let answer = timeout(PATIENCE, ask(&args.data, method, &path)).await;
+    let answer = answer.unwrap_or_else(|_| {
+        Err(Failure::new(format!(
+            "the hookline on {} did not answer within {PATIENCE:?}",
+            args.data.display()
+        )))
+    })?;
+    match args.action {
+        Action::List => print(&list(&answer)?),
+        _ => print(&format!("{}\n", String::from_utf8_lossy(&answer))),
+    }
+}
+
+fn change(target: &Name, verb: Verb) -> (Method, String) {
+    (Method::POST, format!("/plugins/{}/{verb}", target.name))
+}
+
+/// One request, one answer; an answer that is no success is a failure in the host's words.
+async fn ask(data: &Path, method: Method, path: &str) -> Result<Bytes, Failure> {
+    let stream = UnixStream::connect(socket_path(data))
+        .await
+        .map_err(|error| unreachable(data, &error))?;
+    let broken = |error: &dyn std::fmt::Display| Failure::new(format!("{}: {error}", socket_path(data).display()));
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| broken(&error))?;
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(hyper::header::HOST, "hookline")
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| broken(&error))?;
+    let exchange = async move {
+        let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+        Ok((status, body.map_err(|error| broken(&error))?.to_bytes()))
+    };
+    // The connection ends when the exchange drops its sender; its own error shows up in the exchange.
+    let (answer, _) = tokio::join!(exchange, connection);
+    match answer? {
+        (StatusCode::OK, body) => Ok(body),
+        (_, body) => Err(Failure::new(String::from_utf8_lossy(&body))),
+    }
+}
+
+fn unreachable(data: &Path, error: &io::Error) -> Failure {
+    let folder = data.display();
+    Failure::new(match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            format!("no hookline runs on {folder}: start it with `hookline start --data {folder}`")
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!(
+                "{}: only the user that hookline runs as may do this",
+                socket_path(data).display()
+            )
+        }
+        _ => format!("{}: {error}", socket_path(data).display()),
+    })
+}
+
+fn list(answer: &[u8]) -> Result<String, Failure> {
+    let answer: Plugins = serde_json::from_slice(answer)
+        .map_err(|error| Failure::new(format!("the host's list of plugins cannot be read: {error}")))?;
+    Ok(answer
+        .plugins
+        .iter()
+        .map(|plugin| line(plugin, &answer.version))
+        .collect())
+}
+
+/// As EMQ X 3 writes it.
+fn line(plugin: &Plugin, version: &str) -> String {
+    let Plugin {
+        name,
+        description,
+        active,
+        ..
+    } = plugin;
+    format!("Plugin({name}, version={version}, description={description}, active={active})\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[test]
+    fn a_plugin_is_listed_as_emqx_3_lists_it() {
+        let answer = br#"{"version":"0.1.0","plugins":[
+            {"name":"emqx_backend_redis","description":"Redis Backend","active":false,"rules":0},
+            {"name":"emqx_backend_sqlite","description":"SQLite Backend","active":true,"rules":9}]}"#;
+        assert_eq!(
+            list(answer).expect("a list"),
+            "Plugin(emqx_backend_redis, version=0.1.0, description=Redis Backend, active=false)\n\
+             Plugin(emqx_backend_sqlite, version=0.1.0, description=SQLite Backend, active=true)\n"
+        );
+    }
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn a_name_that_would_leave_its_path_is_refused() {
+        for name in ["", "../health", "a/b", "a b", "ä", "a%2fb"] {
+            Line::try_parse_from(["plugins", "load", name]).expect_err(name);
+        }
+        let line = Line::try_parse_from(["plugins", "load", "emqx_backend_sqlite", "--data", "/tmp/x"]).expect("fine");
+        assert_eq!(line.args.data, Path::new("/tmp/x"));
+    }
+}
