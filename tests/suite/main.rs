@@ -1,0 +1,30 @@
+//! One binary of everything that needs a running host, a socket, a database or somebody else's program.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on has failed; clippy spares test functions, not their helpers"
+)]
+#![allow(clippy::print_stderr, reason = "a skipped test says its name")]
+#![allow(unreachable_pub, reason = "a test binary exports nothing")]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod admin;
+mod architecture;
+mod clients;
+mod config;
+mod crash;
+mod fault;
+mod gate;
+mod lookup;
+mod offline;
+mod publish;
+mod readme;
+mod retain;
+mod sessions;
+mod shutdown;
+mod store;
+mod sync;
+mod tools;
+mod wills;
