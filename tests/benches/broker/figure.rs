@@ -4,9 +4,9 @@ use std::fmt::Write;
 
 use crate::table::{Row, Spread};
 
-const WIDTH: f64 = 940.0;
+const WIDTH: f64 = 960.0;
 /// Where bars begin; names stand before them, figures behind.
-const LEFT: f64 = 430.0;
+const LEFT: f64 = 450.0;
 const BARS: f64 = 440.0;
 const TOP: f64 = 64.0;
 const ROW: f64 = 52.0;

@@ -26,11 +26,11 @@ pub(crate) enum Setup {
     Hookline,
     /// Hookline as shipped: SQLite, a commit before every PUBACK.
     HooklineSqlite,
-    /// mosquitto as shipped: nothing is stored.
+    /// mosquitto without persistence: nothing is stored.
     Mosquitto,
     /// mosquitto with persistence: the whole database is written anew after every 1000 changes.
     MosquittoAutosave,
-    /// mosquitto with persistence as shipped: written every 30 minutes and at the end.
+    /// mosquitto with persistence as Debian ships it: written every 30 minutes and at the end.
     MosquittoPersistence,
 }
 
