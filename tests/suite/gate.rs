@@ -305,3 +305,29 @@ async fn what_is_routed_after_its_commit_is_routed_though_its_publisher_has_gone
     lock.release().await;
     app.expect_all(["not stored", "stored"]).await;
 }
+
+#[tokio::test]
+async fn a_reload_while_the_database_is_away_keeps_the_gates_and_the_order() {
+    let host = Host::plan().announce(LOCKED).start().await;
+    let mut sensor = host.raw(Hello::clean(Mqtt::V5, "sensor")).await;
+    let lock = Lock::take(&host).await;
+    sensor.publish(1, 1, "t/1", "one").await;
+    host.metric_becomes("messages_open", 1.0).await;
+    let mut reload = std::process::Command::new(env!("CARGO_BIN_EXE_hookline"));
+    reload
+        .args(["plugins", "reload", "emqx_backend_sqlite", "--data"])
+        .arg(host.data());
+    let reloaded = tokio::task::spawn_blocking(move || reload.output()).await;
+    let reloaded = reloaded.expect("it does not panic").expect("the binary is there");
+    assert!(reloaded.status.success(), "{reloaded:?}");
+    sensor.publish(2, 1, "t/1", "two").await;
+    host.metric_becomes("messages_open", 2.0).await;
+    lock.release().await;
+    for id in [1, 2] {
+        assert_eq!(sensor.next().await, Said::PubAck(id, 0));
+    }
+    assert_eq!(
+        host.sql("select payload from mqtt_msg order by id").await,
+        ["one", "two"]
+    );
+}

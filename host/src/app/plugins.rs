@@ -89,7 +89,7 @@ impl Plugins {
             let (read, problems) = self.read(&name);
             refuse_errors(&problems)?;
             let read = read.with_context(|| format!("plugin {name} in {}", memory(&self.options.data).display()))?;
-            loaded.push(self.open(read)?);
+            loaded.push(self.open(read, &[])?);
         }
         self.activate(&loaded);
         for pool in loaded.iter().flat_map(|plugin| &plugin.pools) {
@@ -157,11 +157,16 @@ impl Plugins {
         )
     }
 
-    fn open(&self, read: Read) -> anyhow::Result<Loaded> {
-        let opened = read
-            .pools
-            .into_iter()
-            .map(|(name, options)| self.registry.open(name, options));
+    /// Opens a plugin's pools. One that is open already and stays as it is goes on: what it has queued keeps
+    /// its place before what comes.
+    fn open(&self, read: Read, open: &[Arc<Pool>]) -> anyhow::Result<Loaded> {
+        let opened = read.pools.into_iter().map(|(name, options)| {
+            let same = |pool: &&Arc<Pool>| *pool.name() == name && *pool.options() == options;
+            match open.iter().find(same) {
+                Some(pool) => Ok(Arc::clone(pool)),
+                None => self.registry.open(name, options),
+            }
+        });
         let pools = opened.collect::<Result<_, _>>()?;
         Ok(Loaded {
             name: read.name,
@@ -294,7 +299,7 @@ impl Control for Plugins {
         let (read, problems) = self.read(name);
         let said = sentences(&problems)?;
         let read = read.map_err(|error| error.to_string())?;
-        loaded.push(self.open(read).map_err(|error| error.to_string())?);
+        loaded.push(self.open(read, &[]).map_err(|error| error.to_string())?);
         self.activate(&loaded);
         self.remember(&loaded)?;
         Ok(said)
@@ -325,8 +330,11 @@ impl Control for Plugins {
         let (read, problems) = self.read(name);
         let said = sentences(&problems)?;
         let read = read.map_err(|error| error.to_string())?;
-        let fresh = self.open(read).map_err(|error| error.to_string())?;
-        let old = std::mem::replace(&mut loaded[at], fresh);
+        let fresh = self.open(read, &loaded[at].pools).map_err(|error| error.to_string())?;
+        let stays = fresh.pools.clone();
+        let mut old = std::mem::replace(&mut loaded[at], fresh);
+        old.pools
+            .retain(|pool| !stays.iter().any(|other| Arc::ptr_eq(pool, other)));
         self.activate(&loaded);
         drop(loaded); // others may look at the plugins while the old pools drain
         match self.close_pools(old.pools, self.drain_end()).await {

@@ -9,7 +9,7 @@ use crate::model::event::Start;
 use crate::model::id::IdFormat;
 
 /// `backend.<b>.<pool>.<key>`, one field a key, with the defaults of the specification.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PoolOptions {
     /// The database's file (SQLite).
     pub file: PathBuf,
