@@ -29,6 +29,15 @@ pub(super) struct Reading {
     pub(super) dirty: bool,
 }
 
+impl Reading {
+    /// Reads again from behind what is acknowledged; what was sent since is known and skipped.
+    pub(super) fn go_back(&mut self) {
+        self.tracker.advance();
+        self.cursor = self.tracker.position();
+        self.tracker.limit(Some(self.cursor));
+    }
+}
+
 /// Every reader of a session.
 #[derive(Debug, Default)]
 pub(super) struct Readers {

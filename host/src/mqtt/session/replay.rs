@@ -93,9 +93,7 @@ impl Session {
         reading.since = None;
         if !known {
             self.subscriptions.replaying.push(reading.sub);
-            reading.tracker.advance();
-            reading.cursor = reading.tracker.position();
-            reading.tracker.limit(Some(reading.cursor));
+            reading.go_back();
         }
     }
 
@@ -181,9 +179,7 @@ impl Session {
         let key = *before.iter().find(is_same)?;
         let reading = self.readers.get_mut(key)?;
         reading.stopped = false;
-        reading.tracker.advance();
-        reading.cursor = reading.tracker.position();
-        reading.tracker.limit(Some(reading.cursor));
+        reading.go_back();
         Some(key)
     }
 
