@@ -24,3 +24,4 @@ mod filters;
 mod messages;
 mod positions;
 mod refusals;
+mod sessions;

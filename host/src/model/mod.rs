@@ -7,5 +7,6 @@ pub mod id;
 pub mod message;
 pub mod properties;
 pub mod reason;
+pub mod session;
 pub mod topic;
 pub mod value;

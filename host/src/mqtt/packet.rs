@@ -9,6 +9,7 @@ use crate::model::delivery::Run;
 use crate::model::message::{Message, Qos, Subscription};
 use crate::model::properties::Properties;
 use crate::model::reason::Reason;
+use crate::model::session::Will;
 use crate::model::topic::{Filter, Topic, TopicError};
 
 /// The protocol level of a CONNECT.
@@ -98,25 +99,6 @@ pub struct Connect {
     pub request_response_info: bool,
     /// Authentication Method.
     pub auth_method: Option<ByteString>,
-}
-
-/// The will of a CONNECT (3.1.2.5).
-#[derive(Clone, Debug, PartialEq)]
-pub struct Will {
-    /// Will Topic.
-    pub topic: Topic,
-    /// Will Payload.
-    pub payload: Bytes,
-    /// Will QoS.
-    pub qos: Qos,
-    /// Will Retain.
-    pub retain: bool,
-    /// Will Delay Interval in seconds.
-    pub delay_s: u32,
-    /// Message Expiry Interval in seconds.
-    pub expiry_s: Option<u32>,
-    /// The properties that travel with it.
-    pub properties: Properties,
 }
 
 /// PUBLISH from a client (3.3). The codec has checked its topic, QoS, packet identifier and properties.

@@ -13,6 +13,7 @@ use crate::model::delivery::{Page, Position, Reader, Window};
 use crate::model::event::Start;
 use crate::model::id::MessageId;
 use crate::model::message::{ClientId, Message, Subscription};
+use crate::model::session::{Direction, Exchange, SavedSession, SessionWrite};
 use crate::model::topic::{Filter, Topic};
 use crate::model::value::{Rows, Value};
 
@@ -61,6 +62,12 @@ pub enum Write {
     ForgetClient(ClientId),
     /// A client came or went (`on_client_connected`, `on_client_disconnected`).
     Client(ClientState),
+    /// A session changed (`persist_sessions`, spec C16).
+    Session(SessionWrite),
+    /// A QoS 2 exchange of a kept session began or went on.
+    Exchange(Exchange),
+    /// A QoS 2 exchange of a kept session ended.
+    EndExchange(ClientId, Direction, MessageId),
     /// The operator's own statements, in order, with their parameters.
     Statements(Arc<Script>, Vec<Vec<Value>>),
 }
@@ -86,6 +93,9 @@ impl Write {
         size_of::<Self>()
             + match self {
                 Self::Save(message) | Self::Retain(message) => message.size_bytes(),
+                Self::Session(SessionWrite::Attached(attached)) => {
+                    size_of_val(&**attached) + attached.will.as_ref().map_or(0, |will| will.payload.len())
+                }
                 Self::Statements(_, params) => params.iter().flatten().map(value).sum(),
                 _ => 0,
             }
@@ -228,6 +238,17 @@ pub trait Store: Send + Sync {
     async fn ping(&self) -> Result<()>;
     /// Marks clients that a crash left online as offline (spec C3): those of `node` that connected before `before`.
     async fn mark_offline(&self, node: &str, before: SystemTime) -> Result<u64>;
+    /// A session as it is kept; `None` where none is. Only called while nothing of this client waits to be
+    /// written.
+    async fn session(&self, client: &ClientId) -> Result<Option<SavedSession>>;
+    /// Whose kept sessions come behind `after`, in the order of their names, at most so many.
+    async fn sessions(&self, after: Option<&ClientId>, limit: usize) -> Result<Vec<ClientId>>;
+    /// Whose kept sessions have a will or an expiry that is due, the longest overdue first, at most so many.
+    async fn due_sessions(&self, now: SystemTime, limit: usize) -> Result<Vec<ClientId>>;
+    /// The clients that were connected to `node` when another run of it (`boot`) ended left at `at`.
+    async fn mark_left(&self, node: &str, boot: u32, at: SystemTime) -> Result<u64>;
+    /// The positions that are kept for a client: its filters, and where each has come to.
+    async fn positions(&self, client: &ClientId) -> Result<Vec<(String, Position)>>;
     /// Facts for `/metrics` and the line at start: what a commit survives, the file, its size, rows.
     async fn facts(&self) -> Result<BTreeMap<String, String>>;
     /// Closes connections after the last write.

@@ -59,10 +59,14 @@ pub struct PoolOptions {
     pub record_node: bool,
     /// Fetch for filters with wildcards, too.
     pub wildcard_fetch: bool,
+    /// Keep sessions in this pool, so that they survive a crash of the broker (spec C16).
+    pub persist_sessions: bool,
     /// What to do about missing or older tables.
     pub init_schema: InitSchema,
     /// This node's name.
     pub node: Arc<str>,
+    /// This run of the node: told apart from the one that a crash ended.
+    pub boot: u32,
 }
 
 /// When a publisher hears of its message (spec F3).
@@ -129,8 +133,10 @@ impl Default for PoolOptions {
             max_retained_fetch: 10_000,
             record_node: false,
             wildcard_fetch: false,
+            persist_sessions: false,
             init_schema: InitSchema::default(),
             node: "hookline@127.0.0.1".into(),
+            boot: 0,
         }
     }
 }
@@ -191,8 +197,10 @@ impl PoolOptions {
             max_retained_fetch: config.or(&key("max_retained_fetch"), default.max_retained_fetch),
             record_node: config.or(&key("record_node"), default.record_node),
             wildcard_fetch: config.or(&key("wildcard_fetch"), default.wildcard_fetch),
+            persist_sessions: config.or(&key("persist_sessions"), default.persist_sessions),
             init_schema: config.or(&key("init_schema"), default.init_schema),
             node: default.node,
+            boot: default.boot,
         }
     }
 }

@@ -23,9 +23,13 @@ use super::{Error, Kind, Result, Store, Write, Written};
 use crate::model::delivery::{Page, PoolName, Position, Reader, Window};
 use crate::model::event::Start;
 use crate::model::message::ClientId;
+use crate::model::session::SavedSession;
 use crate::model::topic::Filter;
 use crate::model::value::{Rows, Value};
 use crate::telemetry;
+
+/// How long a client waits for its session to be read, before it is told to try again later.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// One configured connection to a backend. Its database may be away: writes wait, reads fail in time.
 pub struct Pool {
@@ -123,6 +127,36 @@ impl Pool {
     pub async fn subscriptions(&self, client: &ClientId) -> Result<Vec<(String, i64)>> {
         self.patiently("subscriptions", || self.store.subscriptions(client))
             .await
+    }
+
+    /// A kept session. Tried again for as long as a client waits for its CONNACK.
+    pub async fn session(&self, client: &ClientId) -> Result<Option<SavedSession>> {
+        let deadline = Instant::now() + CONNECT_PATIENCE;
+        self.until("session", Some(deadline), || self.store.session(client))
+            .await
+    }
+
+    /// Whose kept sessions come behind `after`, by name.
+    pub async fn sessions(&self, after: Option<&ClientId>, limit: usize) -> Result<Vec<ClientId>> {
+        self.call("sessions", self.store.sessions(after, limit)).await
+    }
+
+    /// Whose kept sessions are to be looked after (see [`Store::due_sessions`]).
+    pub async fn due_sessions(&self, now: SystemTime, limit: usize) -> Result<Vec<ClientId>> {
+        self.call("due_sessions", self.store.due_sessions(now, limit)).await
+    }
+
+    /// Clients whom another run of this node left connected have gone (see [`Store::mark_left`]). Tried again
+    /// until it succeeds or is refused.
+    pub async fn mark_left(&self, at: SystemTime) -> Result<u64> {
+        let PoolOptions { node, boot, .. } = &self.options;
+        let call = || self.store.mark_left(node, *boot, at);
+        self.until("mark_left", None, call).await
+    }
+
+    /// The positions that are kept for a client.
+    pub async fn positions(&self, client: &ClientId) -> Result<Vec<(String, Position)>> {
+        self.call("positions", self.store.positions(client)).await
     }
 
     /// Where a reader begins (see [`Write::Begin`]); waits with the other writes until it is known.

@@ -13,6 +13,7 @@ use hookline::model::delivery::{
 use hookline::model::event::Start;
 use hookline::model::message::{ClientId, Message};
 use hookline::model::reason::Reason;
+use hookline::model::session::SavedSession;
 use hookline::model::topic::Filter;
 use hookline::model::value::{Rows, Value};
 use hookline::store::batch::Gated;
@@ -136,6 +137,21 @@ impl Store for Held {
     }
     async fn mark_offline(&self, node: &str, before: SystemTime) -> Result<u64> {
         self.inner.mark_offline(node, before).await
+    }
+    async fn session(&self, client: &ClientId) -> Result<Option<SavedSession>> {
+        self.inner.session(client).await
+    }
+    async fn sessions(&self, after: Option<&ClientId>, limit: usize) -> Result<Vec<ClientId>> {
+        self.inner.sessions(after, limit).await
+    }
+    async fn due_sessions(&self, now: SystemTime, limit: usize) -> Result<Vec<ClientId>> {
+        self.inner.due_sessions(now, limit).await
+    }
+    async fn mark_left(&self, node: &str, boot: u32, at: SystemTime) -> Result<u64> {
+        self.inner.mark_left(node, boot, at).await
+    }
+    async fn positions(&self, client: &ClientId) -> Result<Vec<(String, Position)>> {
+        self.inner.positions(client).await
     }
     async fn facts(&self) -> Result<BTreeMap<String, String>> {
         self.inner.facts().await

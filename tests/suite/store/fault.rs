@@ -199,7 +199,7 @@ async fn a_file_of_a_newer_program_is_left_alone() {
     assert!(
         error
             .chain()
-            .ends_with("its schema has version 99, this program knows 1: start a newer one")
+            .ends_with("its schema has version 99, this program knows 2: start a newer one")
     );
 }
 
@@ -346,7 +346,7 @@ async fn what_was_committed_is_there_after_it_was_opened_again() {
     let fact = |name: &str| facts[name].as_str();
     assert_eq!(
         (fact("survives"), fact("journal"), fact("schema")),
-        ("loss of power", "wal", "1")
+        ("loss of power", "wal", "2")
     );
     assert_eq!(
         (fact("newest_id"), fact("retained"), fact("messages_to_a_million")),

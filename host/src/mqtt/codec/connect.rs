@@ -11,7 +11,8 @@ use super::wire::Reader;
 use super::{Frame, Kind, Malformed, Refusal};
 use crate::model::message::Qos;
 use crate::model::reason::Reason;
-use crate::mqtt::packet::{Connect, Version, Will};
+use crate::model::session::Will;
+use crate::mqtt::packet::{Connect, Version};
 
 const RESERVED: u8 = 0b0000_0001;
 const CLEAN_START: u8 = 0b0000_0010;

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use crate::model::event::{Effect, Event};
 use crate::model::message::{Client, Message};
 use crate::model::reason::Reason;
+use crate::model::session::Will;
 use crate::mqtt::limits::Limits;
-use crate::mqtt::packet::{ConnAck, Connect, Disconnect, Outgoing, Version, Will};
+use crate::mqtt::packet::{ConnAck, Connect, Disconnect, Outgoing, Version};
 
 use super::{Aliases, Now, Session, Step, Steps, seconds};
 

@@ -12,7 +12,8 @@ use crate::model::event::{Effect, Start};
 use crate::model::id::IdClock;
 use crate::model::message::Qos;
 use crate::model::properties::Properties;
-use crate::mqtt::packet::{Ack, Connect, Disconnect, Publish, Subscribe, Will};
+use crate::model::session::Will;
+use crate::mqtt::packet::{Ack, Connect, Disconnect, Publish, Subscribe};
 use Settled::{Refused, Stored};
 
 /// A session and the world around it.

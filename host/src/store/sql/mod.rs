@@ -7,6 +7,7 @@ mod plan;
 mod read;
 mod row;
 mod script;
+mod session;
 pub mod sqlite;
 mod statements;
 mod write;
@@ -24,9 +25,10 @@ use self::row::Form;
 use self::statements::Statements;
 use super::options::PoolOptions;
 use super::{Error, Kind, Result, Store, Write, Written};
-use crate::model::delivery::{Page, Reader, Window};
+use crate::model::delivery::{Page, Position, Reader, Window};
 use crate::model::event::seconds;
 use crate::model::message::ClientId;
+use crate::model::session::SavedSession;
 use crate::model::topic::Filter;
 use crate::model::value::{Rows, Value};
 
@@ -116,11 +118,18 @@ impl Fault {
     }
 }
 
+/// A number of rows as a parameter.
+fn whole(number: usize) -> Value {
+    Value::Int(i64::try_from(number).unwrap_or(i64::MAX))
+}
+
 /// A store in an SQL database.
 pub struct SqlStore<D> {
     driver: D,
     sql: Statements,
     form: Form,
+    node: Arc<str>,
+    boot: u32,
 }
 
 impl<D: Driver> SqlStore<D> {
@@ -132,6 +141,8 @@ impl<D: Driver> SqlStore<D> {
                 ids: options.msgid_format,
                 node: options.record_node.then(|| options.node.clone()),
             },
+            node: options.node.clone(),
+            boot: options.boot,
             driver,
         }
     }
@@ -139,6 +150,17 @@ impl<D: Driver> SqlStore<D> {
     async fn rows(&self, verb: &'static str, sql: &Sql, params: Vec<Value>) -> Result<Vec<Vec<Value>>> {
         let rows = self.driver.query(sql, params).await;
         rows.map(|rows| rows.rows).map_err(|fault| fault.ours(verb))
+    }
+
+    /// One statement in a transaction of its own: how many rows it changed.
+    async fn changed(&self, verb: &'static str, sql: &Sql, params: Vec<Value>) -> Result<u64> {
+        let change = async {
+            let mut transaction = self.driver.begin().await?;
+            let changed = transaction.run(sql, params).await?;
+            transaction.commit().await?;
+            Ok(changed)
+        };
+        change.await.map_err(|fault: Fault| fault.ours(verb))
     }
 }
 
@@ -184,14 +206,34 @@ impl<D: Driver> Store for SqlStore<D> {
 
     async fn mark_offline(&self, node: &str, before: SystemTime) -> Result<u64> {
         let before = Value::Int(seconds(before));
-        let mark = async {
-            let mut transaction = self.driver.begin().await?;
-            let params = vec![before.clone(), node.into(), before];
-            let marked = transaction.run(&self.sql.mark_offline, params).await?;
-            transaction.commit().await?;
-            Ok(marked)
-        };
-        mark.await.map_err(|fault: Fault| fault.ours("mark_offline"))
+        let params = vec![before.clone(), node.into(), before];
+        self.changed("mark_offline", &self.sql.mark_offline, params).await
+    }
+
+    async fn session(&self, client: &ClientId) -> Result<Option<SavedSession>> {
+        self.saved_session(client).await
+    }
+
+    async fn sessions(&self, after: Option<&ClientId>, limit: usize) -> Result<Vec<ClientId>> {
+        let params = vec![after.map_or("", ClientId::as_str).into(), whole(limit)];
+        self.clients("sessions", &self.sql.sessions.after, params).await
+    }
+
+    async fn due_sessions(&self, now: SystemTime, limit: usize) -> Result<Vec<ClientId>> {
+        let params = vec![Value::Int(seconds(now)), whole(limit)];
+        self.clients("due_sessions", &self.sql.sessions.due, params).await
+    }
+
+    async fn mark_left(&self, node: &str, boot: u32, at: SystemTime) -> Result<u64> {
+        let at = || Value::Int(seconds(at));
+        let params = vec![at(), at(), at(), node.into(), Value::Int(boot.into())];
+        self.changed("mark_left", &self.sql.sessions.mark_left, params).await
+    }
+
+    async fn positions(&self, client: &ClientId) -> Result<Vec<(String, Position)>> {
+        let params = vec![client.as_str().into()];
+        let rows = self.rows("positions", &self.sql.sessions.positions, params).await?;
+        session::positions(rows)
     }
 
     async fn facts(&self) -> Result<BTreeMap<String, String>> {

@@ -2,6 +2,8 @@
 //! the others are brought together.
 
 use super::super::{Write, WriteKind};
+use crate::model::message::ClientId;
+use crate::model::session::SessionWrite;
 
 /// Writes of one kind that are written together: their places in the batch.
 #[derive(Debug, PartialEq)]
@@ -54,6 +56,9 @@ fn same_row(left: &Write, right: &Write) -> bool {
         (Write::Retain(left), Write::Retain(right)) => left.topic == right.topic,
         (Write::Advance(left, _), Write::Advance(right, _)) => left == right,
         (Write::Client(left), Write::Client(right)) => left.client == right.client,
+        (Write::Exchange(left), Write::Exchange(right)) => {
+            (&left.client, left.direction, left.id) == (&right.client, right.direction, right.id)
+        }
         _ => false,
     }
 }
@@ -66,7 +71,25 @@ fn commute(left: &Write, right: &Write) -> bool {
         }
         (Write::Retain(message), Write::ClearRetained(topic, _))
         | (Write::ClearRetained(topic, _), Write::Retain(message)) => message.topic != *topic,
+        (Write::Exchange(exchange), Write::EndExchange(client, direction, id))
+        | (Write::EndExchange(client, direction, id), Write::Exchange(exchange)) => {
+            (&exchange.client, exchange.direction, exchange.id) != (client, *direction, *id)
+        }
+        (Write::Session(session), other) | (other, Write::Session(session)) => {
+            touches(left) & touches(right) == 0 || owner(other).is_some_and(|owner| owner != session.client())
+        }
         _ => touches(left) & touches(right) == 0,
+    }
+}
+
+/// Whose row a write reads or changes, where it is one client's.
+fn owner(write: &Write) -> Option<&ClientId> {
+    match write {
+        Write::Advance(reader, _) | Write::Forget(reader) => Some(&reader.client),
+        Write::ForgetClient(client) | Write::EndExchange(client, ..) => Some(client),
+        Write::Exchange(exchange) => Some(&exchange.client),
+        Write::Session(session) => Some(session.client()),
+        _ => None,
     }
 }
 
@@ -76,13 +99,16 @@ fn touches(write: &Write) -> u8 {
     const RETAINED: u8 = 2;
     const POSITIONS: u8 = 4;
     const CLIENTS: u8 = 8;
+    const SESSIONS: u8 = 16;
     match write {
         Write::Save(_) | Write::Delete(..) => MESSAGES,
         Write::Retain(_) | Write::ClearRetained(..) => RETAINED,
         Write::Begin { .. } => MESSAGES | POSITIONS,
         Write::Advance(..) | Write::Forget(_) | Write::ForgetClient(_) => POSITIONS,
         Write::Client(_) => CLIENTS,
-        Write::Statements(..) => MESSAGES | RETAINED | POSITIONS | CLIENTS,
+        Write::Session(SessionWrite::Ended { positions: true, .. }) => SESSIONS | POSITIONS,
+        Write::Session(_) | Write::Exchange(_) | Write::EndExchange(..) => SESSIONS,
+        Write::Statements(..) => MESSAGES | RETAINED | POSITIONS | CLIENTS | SESSIONS,
     }
 }
 

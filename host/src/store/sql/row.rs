@@ -60,17 +60,11 @@ impl Form {
 
 /// A row of [`super::statements::Reads`] as a message and its place.
 pub(super) fn message(row: Vec<Value>) -> Result<(Position, Message), BadRow> {
-    let mut row = Row {
-        id: 0,
-        values: row.into_iter(),
-    };
-    row.id = row.int("id")?;
+    let mut row = Row::new(row)?;
     let id = row.parsed("msgid", "a message id", MessageId::parse)?;
     let topic = row.parsed("topic", "a topic name", |text| Topic::new(text.to_owned()).ok())?;
     let from = row.text("sender")?.unwrap_or_default().as_str().into();
-    let qos = row.int("qos")?;
-    let qos = u8::try_from(qos).ok().and_then(Qos::from_bits);
-    let qos = qos.ok_or_else(|| row.bad("qos", "another number", "0, 1 or 2"))?;
+    let qos = row.qos("qos")?;
     let retain = row.truth("retain")?;
     let payload = row.bytes("payload")?;
     let arrived = row.int("arrived")?;
@@ -120,13 +114,23 @@ fn since_epoch(seconds: i64) -> SystemTime {
 }
 
 /// Reads the values of one row in their order. Readers are generous: other programs write these tables, too.
-struct Row {
+pub(super) struct Row {
     id: i64,
     values: std::vec::IntoIter<Value>,
 }
 
 impl Row {
-    fn bad(&self, column: &'static str, found: impl Into<String>, expected: &'static str) -> BadRow {
+    /// A row whose first column is its id.
+    pub(super) fn new(values: Vec<Value>) -> Result<Self, BadRow> {
+        let mut row = Self {
+            id: 0,
+            values: values.into_iter(),
+        };
+        row.id = row.int("id")?;
+        Ok(row)
+    }
+
+    pub(super) fn bad(&self, column: &'static str, found: impl Into<String>, expected: &'static str) -> BadRow {
         let found = found.into();
         BadRow {
             id: self.id,
@@ -140,7 +144,7 @@ impl Row {
         self.values.next().unwrap_or(Value::Null)
     }
 
-    fn whole(&mut self, column: &'static str) -> Result<Option<i64>, BadRow> {
+    pub(super) fn whole(&mut self, column: &'static str) -> Result<Option<i64>, BadRow> {
         match self.next() {
             Value::Int(value) => Ok(Some(value)),
             Value::Bool(value) => Ok(Some(value.into())),
@@ -149,11 +153,22 @@ impl Row {
         }
     }
 
-    fn int(&mut self, column: &'static str) -> Result<i64, BadRow> {
+    pub(super) fn int(&mut self, column: &'static str) -> Result<i64, BadRow> {
         self.whole(column).map(Option::unwrap_or_default)
     }
 
-    fn text(&mut self, column: &'static str) -> Result<Option<String>, BadRow> {
+    /// A number that fits into 32 bits.
+    pub(super) fn unsigned(&mut self, column: &'static str) -> Result<Option<u32>, BadRow> {
+        let whole = self.whole(column)?.map(u32::try_from).transpose();
+        whole.map_err(|_| self.bad(column, "another number", "0 to 4294967295"))
+    }
+
+    pub(super) fn qos(&mut self, column: &'static str) -> Result<Qos, BadRow> {
+        let qos = u8::try_from(self.int(column)?).ok().and_then(Qos::from_bits);
+        qos.ok_or_else(|| self.bad(column, "another number", "0, 1 or 2"))
+    }
+
+    pub(super) fn text(&mut self, column: &'static str) -> Result<Option<String>, BadRow> {
         match self.next() {
             Value::Text(text) => Ok(Some(text)),
             Value::Null => Ok(None),
@@ -161,7 +176,7 @@ impl Row {
         }
     }
 
-    fn parsed<T>(
+    pub(super) fn parsed<T>(
         &mut self,
         column: &'static str,
         expected: &'static str,
@@ -173,7 +188,7 @@ impl Row {
     }
 
     /// Spec C1.4: 0, 1, true, false or NULL.
-    fn truth(&mut self, column: &'static str) -> Result<bool, BadRow> {
+    pub(super) fn truth(&mut self, column: &'static str) -> Result<bool, BadRow> {
         match self.next() {
             Value::Null => Ok(false),
             Value::Int(value) => Ok(value != 0),
@@ -187,7 +202,7 @@ impl Row {
         }
     }
 
-    fn bytes(&mut self, column: &'static str) -> Result<Bytes, BadRow> {
+    pub(super) fn bytes(&mut self, column: &'static str) -> Result<Bytes, BadRow> {
         match self.next() {
             Value::Bytes(bytes) => Ok(bytes),
             Value::Text(text) => Ok(text.into()),

@@ -6,10 +6,11 @@ use std::ops::Range;
 
 use super::Sql;
 use super::dialect::{Change, Dialect};
+use super::session::Sessions;
 use crate::model::id::IdFormat;
 
 /// The columns of a message, in the order that `row.rs` reads.
-const MESSAGE: &str = "id, msgid, topic, sender, qos, retain, payload, arrived, props, expire_at";
+pub(super) const MESSAGE: &str = "id, msgid, topic, sender, qos, retain, payload, arrived, props, expire_at";
 /// A retained message is always retained, so its table has no such column.
 const RETAINED: &str = "id, msgid, topic, sender, qos, 1, payload, arrived, props, expire_at";
 const NOT_EXPIRED: &str = "(expire_at IS NULL OR expire_at >= ?) AND arrived >= ?";
@@ -32,6 +33,7 @@ pub(super) struct Statements {
     pub(super) client: Rowed,
     pub(super) subscriptions: Sql,
     pub(super) mark_offline: Sql,
+    pub(super) sessions: Sessions,
     pub(super) messages: Reads,
     pub(super) retained: Reads,
 }
@@ -91,6 +93,7 @@ impl Statements {
             subscriptions: one("SELECT topic, qos FROM mqtt_sub WHERE clientid = ?"),
             mark_offline: one("UPDATE mqtt_client SET state = 0, offline_at = ? \
                                WHERE node = ? AND state = 1 AND (online_at IS NULL OR online_at < ?)"),
+            sessions: Sessions::new(dialect),
             messages: Reads::new(dialect, "mqtt_msg", MESSAGE, &format!("qos > 0 AND {NOT_EXPIRED}")),
             retained: Reads::new(dialect, "mqtt_retain", RETAINED, NOT_EXPIRED),
         }
@@ -218,7 +221,7 @@ impl Rowed {
     /// 2^8 rows of ten values stay far below every engine's limit of parameters.
     const POWERS: usize = 9;
 
-    fn new(dialect: &Dialect, text: &str, row: &str) -> Self {
+    pub(super) fn new(dialect: &Dialect, text: &str, row: &str) -> Self {
         let render = |power: usize| {
             let rows: Vec<&str> = iter::repeat_n(row, 1 << power).collect();
             render(dialect, &text.replace("{rows}", &rows.join(", "))).into()
@@ -247,7 +250,7 @@ impl Rowed {
 }
 
 /// Numbers the placeholders.
-fn render(dialect: &Dialect, text: &str) -> String {
+pub(super) fn render(dialect: &Dialect, text: &str) -> String {
     let mut parts = text.split('?');
     let mut sql = parts.next().unwrap_or_default().to_owned();
     for (index, part) in parts.enumerate() {

@@ -93,10 +93,13 @@ impl<D: Driver> SqlStore<D> {
             WriteKind::Advance => self.rowed(batch, group, &self.sql.advance).await,
             WriteKind::Delete => self.rowed(batch, group, &self.sql.delete).await,
             WriteKind::Client => self.rowed(batch, group, &self.sql.client).await,
+            WriteKind::Exchange => self.rowed(batch, group, &self.sql.sessions.exchange).await,
+            WriteKind::EndExchange => self.rowed(batch, group, &self.sql.sessions.end_exchange).await,
             WriteKind::ClearRetained
             | WriteKind::Begin
             | WriteKind::Forget
             | WriteKind::ForgetClient
+            | WriteKind::Session
             | WriteKind::Statements => {
                 for at in &group.of {
                     let done = self.alone(batch, &batch.writes[*at]).await;
@@ -155,6 +158,8 @@ impl<D: Driver> SqlStore<D> {
             Write::Retain(message) => self.form.retained(message).into(),
             Write::Advance(reader, place) => position_row(reader, *place),
             Write::Client(state) => client_row(state),
+            Write::Exchange(exchange) => self.exchange_row(exchange),
+            Write::EndExchange(client, direction, id) => self.exchange_key(client, *direction, *id).into(),
             // Whatever form it was stored in, by us or by EMQ X.
             Write::Delete(_, message) => [IdFormat::Base62, IdFormat::Hex, IdFormat::Base64]
                 .map(|form| message.text(form).into())
@@ -163,6 +168,7 @@ impl<D: Driver> SqlStore<D> {
             | Write::Begin { .. }
             | Write::Forget(_)
             | Write::ForgetClient(_)
+            | Write::Session(_)
             | Write::Statements(..) => Vec::new(),
         }
     }
@@ -216,9 +222,16 @@ impl<D: Driver> SqlStore<D> {
                 let begun = self.begin(transaction, reader, *start, *durable).await;
                 return begun.map_err(|fault| Problem::of(fault, write));
             }
+            Write::Session(change) => return self.session_change(transaction, change).await,
             Write::Statements(script, params) => return script::run(transaction, script, params).await,
             // These come in rows (see `apply`).
-            Write::Save(_) | Write::Retain(_) | Write::Advance(..) | Write::Delete(..) | Write::Client(_) => {
+            Write::Save(_)
+            | Write::Retain(_)
+            | Write::Advance(..)
+            | Write::Delete(..)
+            | Write::Client(_)
+            | Write::Exchange(_)
+            | Write::EndExchange(..) => {
                 return Err(Problem::Refused(unanswered(write)));
             }
         };

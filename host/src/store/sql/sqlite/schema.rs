@@ -33,6 +33,26 @@ const STEPS: &[&str] = &[
        id INTEGER PRIMARY KEY AUTOINCREMENT, clientid TEXT NOT NULL, topic TEXT NOT NULL, mid INTEGER,
        created INTEGER,
        UNIQUE (clientid, topic));",
+    // Sessions that survive a crash (spec C16). `left_at` is NULL while the client is connected; `due_at` says when
+    // a will or the session's expiry is due.
+    "CREATE TABLE IF NOT EXISTS mqtt_session (
+       id INTEGER PRIMARY KEY AUTOINCREMENT, clientid TEXT NOT NULL, username TEXT, protocol INTEGER NOT NULL,
+       node TEXT NOT NULL, boot INTEGER NOT NULL, connected_at INTEGER NOT NULL, left_at INTEGER, due_at INTEGER,
+       expiry INTEGER NOT NULL,
+       will_topic TEXT, will_payload BLOB, will_qos INTEGER, will_retain INTEGER, will_delay INTEGER,
+       will_expiry INTEGER, will_props BLOB, created INTEGER DEFAULT (unixepoch()),
+       UNIQUE (clientid));
+     CREATE INDEX IF NOT EXISTS mqtt_session_due_idx ON mqtt_session (due_at) WHERE due_at IS NOT NULL;
+     CREATE TABLE IF NOT EXISTS mqtt_session_sub (
+       id INTEGER PRIMARY KEY AUTOINCREMENT, clientid TEXT NOT NULL, topic TEXT NOT NULL, qos INTEGER NOT NULL,
+       no_local INTEGER NOT NULL, retain_as_published INTEGER NOT NULL, retain_handling INTEGER NOT NULL,
+       identifier INTEGER, created INTEGER DEFAULT (unixepoch()),
+       UNIQUE (clientid, topic));
+     CREATE TABLE IF NOT EXISTS mqtt_session_qos2 (
+       id INTEGER PRIMARY KEY AUTOINCREMENT, clientid TEXT NOT NULL, direction INTEGER NOT NULL,
+       packetid INTEGER NOT NULL, msgid TEXT NOT NULL, released INTEGER NOT NULL,
+       created INTEGER DEFAULT (unixepoch()),
+       UNIQUE (clientid, direction, msgid));",
 ];
 
 /// Takes the steps that this file has not taken, all or none of them.
