@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
-use super::delivery::Position;
+use super::delivery::{PoolName, Position};
 use super::id::MessageId;
 use super::message::{Client, ClientId, Message, Qos, Subscription};
 use super::properties::Properties;
@@ -46,6 +46,28 @@ pub struct Attached {
     pub expiry_s: u32,
     /// The will of this connection.
     pub will: Option<Will>,
+    /// Which run of the store it was connected in ([`Keeping::epoch`]).
+    pub epoch: u32,
+}
+
+/// Where sessions are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keeping {
+    /// In which pool.
+    pub pool: PoolName,
+    /// In which run of it: another one than that which a crash or a reload ended.
+    pub epoch: u32,
+}
+
+/// Something that outlives this process.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Keep {
+    /// A change of the session itself.
+    Session(SessionWrite),
+    /// A QoS 2 exchange began or went on.
+    Exchange(Exchange),
+    /// A QoS 2 exchange ended.
+    EndExchange(ClientId, Direction, MessageId),
 }
 
 /// A change of what is kept of a session.

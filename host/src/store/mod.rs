@@ -245,8 +245,9 @@ pub trait Store: Send + Sync {
     async fn sessions(&self, after: Option<&ClientId>, limit: usize) -> Result<Vec<ClientId>>;
     /// Whose kept sessions have a will or an expiry that is due, the longest overdue first, at most so many.
     async fn due_sessions(&self, now: SystemTime, limit: usize) -> Result<Vec<ClientId>>;
-    /// The clients that were connected to `node` when another run of it (`boot`) ended left at `at`.
-    async fn mark_left(&self, node: &str, boot: u32, at: SystemTime) -> Result<u64>;
+    /// The clients that were connected to `node` when an earlier run of the store ended, left at `at`: those whose
+    /// session has another epoch than this one.
+    async fn mark_left(&self, node: &str, epoch: u32, at: SystemTime) -> Result<u64>;
     /// The positions that are kept for a client: its filters, and where each has come to.
     async fn positions(&self, client: &ClientId) -> Result<Vec<(String, Position)>>;
     /// Facts for `/metrics` and the line at start: what a commit survives, the file, its size, rows.

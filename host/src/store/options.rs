@@ -65,8 +65,6 @@ pub struct PoolOptions {
     pub init_schema: InitSchema,
     /// This node's name.
     pub node: Arc<str>,
-    /// This run of the node: told apart from the one that a crash ended.
-    pub boot: u32,
 }
 
 /// When a publisher hears of its message (spec F3).
@@ -136,7 +134,6 @@ impl Default for PoolOptions {
             persist_sessions: false,
             init_schema: InitSchema::default(),
             node: "hookline@127.0.0.1".into(),
-            boot: 0,
         }
     }
 }
@@ -200,7 +197,6 @@ impl PoolOptions {
             persist_sessions: config.or(&key("persist_sessions"), default.persist_sessions),
             init_schema: config.or(&key("init_schema"), default.init_schema),
             node: default.node,
-            boot: default.boot,
         }
     }
 }

@@ -42,6 +42,7 @@ pub struct Pool {
     health: Arc<Health>,
     ends: Ends,
     tasks: TaskTracker,
+    epoch: u32,
 }
 
 /// A backend that this program does not know yet.
@@ -77,6 +78,7 @@ impl Pool {
             health,
             ends,
             tasks,
+            epoch: rand::random(),
         });
         pool.tasks.spawn(pool.clone().watch());
         pool.tasks.close();
@@ -86,6 +88,11 @@ impl Pool {
     /// `backend.pool`.
     pub fn name(&self) -> &PoolName {
         &self.name
+    }
+
+    /// Tells this run of the pool from the one that a crash, a restart or a reload ended.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
     }
 
     /// What the operator said about it.
@@ -149,8 +156,7 @@ impl Pool {
     /// Clients whom another run of this node left connected have gone (see [`Store::mark_left`]). Tried again
     /// until it succeeds or is refused.
     pub async fn mark_left(&self, at: SystemTime) -> Result<u64> {
-        let PoolOptions { node, boot, .. } = &self.options;
-        let call = || self.store.mark_left(node, *boot, at);
+        let call = || self.store.mark_left(&self.options.node, self.epoch, at);
         self.until("mark_left", None, call).await
     }
 

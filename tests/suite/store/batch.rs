@@ -147,8 +147,8 @@ impl Store for Held {
     async fn due_sessions(&self, now: SystemTime, limit: usize) -> Result<Vec<ClientId>> {
         self.inner.due_sessions(now, limit).await
     }
-    async fn mark_left(&self, node: &str, boot: u32, at: SystemTime) -> Result<u64> {
-        self.inner.mark_left(node, boot, at).await
+    async fn mark_left(&self, node: &str, epoch: u32, at: SystemTime) -> Result<u64> {
+        self.inner.mark_left(node, epoch, at).await
     }
     async fn positions(&self, client: &ClientId) -> Result<Vec<(String, Position)>> {
         self.inner.positions(client).await

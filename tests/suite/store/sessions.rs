@@ -26,6 +26,7 @@ fn attached(client: &str) -> Attached {
         connected_at: seconds(100),
         expiry_s: 3600,
         will: None,
+        epoch: 1,
     }
 }
 
@@ -197,16 +198,16 @@ async fn sessions_that_a_crash_left_connected_have_left(store: &dyn Store) {
     .await;
     let node = "hookline@127.0.0.1";
     assert_eq!(
-        store.mark_left(node, 0, seconds(500)).await.expect("marked"),
+        store.mark_left(node, 1, seconds(500)).await.expect("marked"),
         0,
         "this very run"
     );
     assert_eq!(
-        store.mark_left("other", 1, seconds(500)).await.expect("marked"),
+        store.mark_left("other", 2, seconds(500)).await.expect("marked"),
         0,
         "another node"
     );
-    assert_eq!(store.mark_left(node, 1, seconds(500)).await.expect("marked"), 4);
+    assert_eq!(store.mark_left(node, 2, seconds(500)).await.expect("marked"), 4);
     assert_eq!(
         rows(
             store,

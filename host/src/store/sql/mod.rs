@@ -129,7 +129,6 @@ pub struct SqlStore<D> {
     sql: Statements,
     form: Form,
     node: Arc<str>,
-    boot: u32,
 }
 
 impl<D: Driver> SqlStore<D> {
@@ -142,7 +141,6 @@ impl<D: Driver> SqlStore<D> {
                 node: options.record_node.then(|| options.node.clone()),
             },
             node: options.node.clone(),
-            boot: options.boot,
             driver,
         }
     }
@@ -224,9 +222,9 @@ impl<D: Driver> Store for SqlStore<D> {
         self.clients("due_sessions", &self.sql.sessions.due, params).await
     }
 
-    async fn mark_left(&self, node: &str, boot: u32, at: SystemTime) -> Result<u64> {
+    async fn mark_left(&self, node: &str, epoch: u32, at: SystemTime) -> Result<u64> {
         let at = || Value::Int(seconds(at));
-        let params = vec![at(), at(), at(), node.into(), Value::Int(boot.into())];
+        let params = vec![at(), at(), at(), node.into(), Value::Int(epoch.into())];
         self.changed("mark_left", &self.sql.sessions.mark_left, params).await
     }
 

@@ -32,7 +32,7 @@ const ATTACHED: [&str; 15] = [
     "will_expiry",
     "will_props",
     "node",
-    "boot",
+    "epoch",
     "left_at",
 ];
 
@@ -113,7 +113,7 @@ impl Sessions {
                 "UPDATE mqtt_session SET left_at = ?, due_at = CASE \
                  WHEN will_topic IS NOT NULL THEN ? + CASE WHEN will_delay < expiry THEN will_delay ELSE expiry END \
                  WHEN expiry = {never} THEN NULL ELSE ? + expiry END \
-                 WHERE node = ? AND left_at IS NULL AND boot <> ?",
+                 WHERE node = ? AND left_at IS NULL AND epoch <> ?",
                 never = u32::MAX
             )),
             positions: one("SELECT topic, mid FROM mqtt_acked WHERE clientid = ? ORDER BY topic"),
@@ -212,7 +212,7 @@ impl<D: Driver> SqlStore<D> {
             will.and_then(|will| will.expiry_s).map(i64::from).into(),
             will.map(|will| will.properties.as_bytes().clone()).into(),
             (*self.node).into(),
-            number(self.boot),
+            number(attached.epoch),
             Value::Null,
         ]
     }
@@ -284,8 +284,8 @@ fn attached(row: Vec<Value>) -> std::result::Result<(Attached, Option<SystemTime
     let connected_at = time(row.int("connected_at")?);
     let expiry_s = row.unsigned("expiry")?.unwrap_or(0);
     let will = will(&mut row)?;
-    // Node and boot only tell whether `left_at` is up to date.
-    let (_, _) = (row.text("node")?, row.whole("boot")?);
+    row.text("node")?;
+    let epoch = row.unsigned("epoch")?.unwrap_or(0);
     let left_at = row.whole("left_at")?.map(time);
     let attached = Attached {
         client,
@@ -294,6 +294,7 @@ fn attached(row: Vec<Value>) -> std::result::Result<(Attached, Option<SystemTime
         connected_at,
         expiry_s,
         will,
+        epoch,
     };
     Ok((attached, left_at))
 }

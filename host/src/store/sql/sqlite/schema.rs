@@ -37,7 +37,7 @@ const STEPS: &[&str] = &[
     // a will or the session's expiry is due.
     "CREATE TABLE IF NOT EXISTS mqtt_session (
        id INTEGER PRIMARY KEY AUTOINCREMENT, clientid TEXT NOT NULL, username TEXT, protocol INTEGER NOT NULL,
-       node TEXT NOT NULL, boot INTEGER NOT NULL, connected_at INTEGER NOT NULL, left_at INTEGER, due_at INTEGER,
+       node TEXT NOT NULL, epoch INTEGER NOT NULL, connected_at INTEGER NOT NULL, left_at INTEGER, due_at INTEGER,
        expiry INTEGER NOT NULL,
        will_topic TEXT, will_payload BLOB, will_qos INTEGER, will_retain INTEGER, will_delay INTEGER,
        will_expiry INTEGER, will_props BLOB, created INTEGER DEFAULT (unixepoch()),
