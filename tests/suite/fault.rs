@@ -4,10 +4,11 @@
 use std::fs;
 use std::path::PathBuf;
 
+use futures_util::future::join_all;
 use tempfile::TempDir;
 
 use crate::harness::fault::{Immutable, Lock, SmallDisk};
-use crate::harness::host::Host;
+use crate::harness::host::{Host, Plan};
 use crate::harness::raw::{Hello, Raw, Said};
 use crate::harness::{BOTH, Mqtt};
 
@@ -100,17 +101,51 @@ async fn a_database_that_is_read_only_at_the_start_delays_acknowledgements() {
 
 #[tokio::test]
 async fn a_corrupt_file_delays_acknowledgements_until_a_good_one_takes_its_place() {
-    let mut host = Host::start().await;
+    let plan = Host::plan().set("backend.sqlite.pool1.persist_sessions", "off");
+    let (mut host, good) = with_a_corrupt_file(plan).await;
+    let mut sensor = host.raw(Hello::clean(Mqtt::V5, "sensor")).await;
+    publishes_wait(&mut host, &mut sensor).await;
+    fs::rename(&good, host.database()).expect("the data folder is ours");
+    publishes_go_on(&host, &mut sensor).await;
+}
+
+/// A host whose database was damaged while it was down, and where the good one lies.
+async fn with_a_corrupt_file(plan: Plan) -> (Host, PathBuf) {
+    let mut host = plan.start().await;
     host.terminate().await;
     let good = host.data().join("good.db");
     fs::rename(host.database(), &good).expect("the host has ended and its database is one file");
     fs::write(host.database(), [0xA5; 64 << 10]).expect("the data folder is ours");
     host.announce(POOL);
     host.restart().await;
-    let mut sensor = host.raw(Hello::clean(Mqtt::V5, "sensor")).await;
-    publishes_wait(&mut host, &mut sensor).await;
+    (host, good)
+}
+
+#[tokio::test]
+async fn nobody_is_told_that_there_is_no_session_while_the_store_cannot_say() {
+    let (mut host, good) = with_a_corrupt_file(Host::plan()).await;
+    host.announce("read given up");
+    let refused = [
+        (Hello::clean(Mqtt::V5, "a"), 0x88),
+        (Hello::persistent(Mqtt::V5, "b"), 0x88),
+        (Hello::clean(Mqtt::V311, "c"), 3),
+        (Hello::persistent(Mqtt::V311, "d"), 3),
+    ];
+    let asked = refused.map(|(hello, code)| {
+        let host = &host;
+        async move {
+            let said = host.dial(hello.mqtt).await.hello(hello).await;
+            assert!(
+                matches!(said, Said::ConnAck { code: said, .. } if said == code),
+                "{said:?}"
+            );
+        }
+    });
+    join_all(asked).await;
     fs::rename(&good, host.database()).expect("the data folder is ours");
-    publishes_go_on(&host, &mut sensor).await;
+    let mut sensor = host.raw(Hello::clean(Mqtt::V5, "sensor")).await;
+    sensor.publish(1, 1, "t/1", "one").await;
+    assert_eq!(sensor.next().await, Said::PubAck(1, 0));
 }
 
 #[tokio::test]

@@ -102,6 +102,9 @@ impl Plugins {
     /// that is away is waited for in the background: writes queue until it is back.
     async fn open_now(&self, pool: &Arc<Pool>) {
         // Stored times are whole seconds: nobody is connected yet, so this second counts too.
+        if pool.options().persist_sessions {
+            self.mark_left(pool);
+        }
         let before = SystemTime::now() + Duration::from_secs(1);
         let marked = tokio::time::timeout(AT_START, pool.mark_offline(before)).await;
         if let Ok(marked) = marked {
@@ -112,6 +115,23 @@ impl Plugins {
             tokio::select! {
                 marked = pool.mark_offline(before) => note_marked(&pool, marked),
                 () = stop.cancelled() => {}
+            }
+        });
+    }
+
+    /// Whoever was connected when the last run ended has left now: wills and expiries begin to count. A session that
+    /// is read before that is taken for one whose client left at that moment.
+    fn mark_left(&self, pool: &Arc<Pool>) {
+        let (pool, stop, at) = (Arc::clone(pool), self.stop.clone(), SystemTime::now());
+        self.tracker.spawn(async move {
+            let marked = tokio::select! {
+                marked = pool.mark_left(at) => marked,
+                () = stop.cancelled() => return,
+            };
+            match marked {
+                Ok(0) => {}
+                Ok(sessions) => tracing::info!(pool = %pool.name(), sessions, "sessions left by the last run"),
+                Err(error) => tracing::warn!(pool = %pool.name(), error = error.chain(), "sessions not marked as left"),
             }
         });
     }

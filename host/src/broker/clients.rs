@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::connection::Arrival;
+use super::arrival::Arrival;
 use super::mailbox::{Bounds, Item, Mailbox};
 use crate::model::message::ClientId;
 
@@ -36,6 +36,19 @@ impl Clients {
         mailbox.push(Item::Arrival(arrival));
         mailboxes.insert(id.clone(), Arc::clone(&mailbox));
         Some((id, mailbox))
+    }
+
+    /// Answers the mailbox of a session that is to be started because something of it is due; `None` where it has a
+    /// task, which sees to that by itself.
+    pub(super) fn wake(&self, id: &ClientId) -> Option<Arc<Mailbox>> {
+        let mut mailboxes = self.mailboxes.lock();
+        if mailboxes.contains_key(id) {
+            return None;
+        }
+        let mailbox = Arc::new(Mailbox::new(self.bounds));
+        mailbox.push(Item::Due);
+        mailboxes.insert(id.clone(), Arc::clone(&mailbox));
+        Some(mailbox)
     }
 
     /// A session is over. False where somebody arrived in the meantime: then its task goes on.

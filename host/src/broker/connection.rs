@@ -8,21 +8,20 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
 use tokio::time::Sleep;
 
 use super::Broker;
+use super::arrival::Waiting;
 use super::figures::Figures;
-use super::listener::Permit;
-use super::mailbox::{Item, Live, Mailbox};
-use super::wire::{Socket, Wire};
+use super::mailbox::{Item, Keeps, Live, Mailbox};
+use super::wire::Wire;
 use crate::bus::Link;
 use crate::model::delivery::{Run, Settle, Settled, Ticket, Window};
 use crate::model::event::micros;
 use crate::model::id::{Ids, Stock};
-use crate::model::message::{Client, ClientId, Message};
+use crate::model::message::{ClientId, Message};
 use crate::model::reason::Reason;
-use crate::mqtt::packet::Connect;
+use crate::model::session::Keeping;
 use crate::mqtt::session::{Interest, Now, ReadId, Session, Source, Step, Steps};
 
 /// How often the old socket of a client that connects again is read before it is closed.
@@ -30,30 +29,25 @@ const READS_BEFORE_TAKE_OVER: usize = 4;
 /// At shutdown a client's open gates get so long to settle.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
-/// A client that has sent its CONNECT and was let in.
-pub(crate) struct Arrival {
-    pub(crate) socket: Box<dyn Socket>,
-    pub(crate) permit: Permit,
-    pub(crate) connect: Connect,
-    pub(crate) client: Arc<Client>,
-    /// We chose the client identifier.
-    pub(crate) assigned: bool,
-    /// What was read behind the CONNECT.
-    pub(crate) behind: Bytes,
-}
-
 /// The task of one session.
 pub(super) struct Connection {
     pub(super) broker: Arc<Broker>,
     pub(super) id: ClientId,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) settle: Arc<dyn Settle>,
+    /// Where the results of what the session keeps come in, and how many are awaited.
+    pub(super) keeps: Arc<dyn Settle>,
+    pub(super) keeping: usize,
+    /// A client that waits for the store before it is let in.
+    pub(super) waiting: Option<Waiting>,
+    /// The store was asked for the session that it keeps.
+    pub(super) loading: bool,
     pub(super) link: Box<dyn Link>,
     pub(super) session: Option<Session>,
     /// Sessions that ended before their messages were stored: their results are counted, and routed for.
     pub(super) former: Vec<Session>,
-    /// The ticket that the next session begins with.
-    pub(super) next_ticket: Ticket,
+    /// Where the numbers of the next session begin.
+    pub(super) numbers: (Ticket, ReadId),
     pub(super) wire: Option<Wire>,
     /// Orders that were taken out of the mailbox.
     pub(super) inbox: Vec<Item>,
@@ -75,13 +69,15 @@ pub(super) struct Connection {
     /// When the shutdown stops waiting for gates.
     pub(super) leave_at: Option<Instant>,
     pub(super) figures: Figures,
-    present: Present,
+    pub(super) present: Present,
 }
 
 /// Consecutive messages of one topic, from this ticket on.
 pub(super) struct Received {
     pub(super) first: Ticket,
     pub(super) messages: Vec<Message>,
+    /// Those of QoS 2 whose packet identifier is kept with them.
+    pub(super) kept: Vec<(usize, u16)>,
 }
 
 /// What a turn begins with.
@@ -100,12 +96,16 @@ impl Connection {
         Self {
             link: broker.bus.link(),
             settle: Arc::clone(&mailbox) as Arc<dyn Settle>,
+            keeps: Arc::new(Keeps(Arc::clone(&mailbox))),
+            keeping: 0,
+            waiting: None,
+            loading: false,
             broker,
             id,
             mailbox,
             session: None,
             former: Vec::new(),
-            next_ticket: 0,
+            numbers: (0, 0),
             wire: None,
             inbox: Vec::new(),
             live: Vec::new().into_iter(),
@@ -129,11 +129,17 @@ impl Connection {
             let woken = std::future::poll_fn(|cx| self.poll(cx)).await;
             self.turn(woken).await;
             self.count();
-            let over = self.session.as_ref().is_none_or(Session::is_over) && self.wire.is_none();
-            if over && self.former.is_empty() && self.broker.clients.leave(&self.id, &self.mailbox) {
+            if self.is_over() && self.broker.clients.leave(&self.id, &self.mailbox) {
                 return;
             }
         }
+    }
+
+    /// Whether nothing of this client is left here. What it keeps must be in the store: its next task reads it there.
+    fn is_over(&self) -> bool {
+        let over = self.session.as_ref().is_none_or(Session::is_over) && self.wire.is_none();
+        let written = self.keeping == 0 || self.leave_at.is_some();
+        over && written && self.former.is_empty() && self.waiting.is_none() && !self.loading
     }
 
     /// Waits for anything that gives this session something to do. Everything polled here is safe to drop.
@@ -197,6 +203,7 @@ impl Connection {
             .as_ref()
             .and_then(Session::deadline)
             .into_iter()
+            .chain(self.waiting.as_ref().map(|waiting| waiting.until))
             .chain(self.leave_at)
             .min()
     }
@@ -237,6 +244,9 @@ impl Connection {
                 self.act(|session, now, _| session.resume_reading(now));
             }
             self.act(|session, now, steps| session.tick(now, steps));
+            if let Some(late) = self.waiting.take_if(|waiting| waiting.until <= Instant::now()) {
+                self.turn_away(late);
+            }
         }
         self.leave_if_done();
         self.carry_out().await;
@@ -281,13 +291,20 @@ impl Connection {
             Item::Begun(read, position) => self.act(|session, now, steps| session.begun(read, position, now, steps)),
             Item::Page(read, page) => self.act(|session, now, steps| session.page(read, page, now, steps)),
             Item::Effect(effect) => self.act(|session, now, steps| session.apply(effect, now, steps)),
-            Item::Arrival(arrival) => self.arrive(*arrival).await,
+            Item::Kept(id, there) => {
+                self.keeping = self.keeping.saturating_sub(1);
+                self.act(|session, now, steps| session.kept(id, there, now, steps));
+                self.let_in().await;
+            }
+            Item::Loaded(loaded) => self.loaded(loaded).await,
+            Item::Due => self.look_after(),
+            Item::Arrival(arrival) => self.arrive(arrival).await,
             Item::ShutDown(patience) => self.leave_at = Some(Instant::now() + patience.min(LAST_ANSWERS)),
         }
     }
 
     /// What the old socket still holds came before the new connection: a DISCONNECT there counts.
-    async fn hear_out(&mut self) {
+    pub(super) async fn hear_out(&mut self) {
         for _ in 0..READS_BEFORE_TAKE_OVER {
             self.read_packets().await;
             let Some(wire) = &mut self.wire else { return };
@@ -298,50 +315,12 @@ impl Connection {
         }
     }
 
-    /// A client connected: to its session, or to a new one.
-    async fn arrive(&mut self, arrival: Arrival) {
-        self.hear_out().await;
-        self.act(|session, now, steps| session.taken_over(now, steps));
-        self.carry_out().await;
-        let Arrival {
-            socket,
-            permit,
-            connect,
-            client,
-            assigned,
-            behind,
-        } = arrival;
-        let wire = Wire::new(socket, permit, &connect, behind, self.broker.limits.packet_bytes_max);
-        if connect.clean_start {
-            self.act(|session, now, steps| {
-                if !session.is_over() {
-                    session.end(now, steps)
-                }
-            });
-            self.carry_out().await;
-            self.drop_session();
-        }
-        self.wire = Some(wire);
-        self.mailbox.set_online(true);
-        match self.session {
-            Some(_) => self.act(|session, now, steps| session.resume(client, connect, now, steps)),
-            None => {
-                let broker = Arc::clone(&self.broker);
-                let mut now = self.present.now(&broker);
-                let limits = Arc::clone(&broker.limits);
-                let mut session = Session::open(limits, client, connect, assigned, &mut now, &mut self.steps);
-                session.number_from(self.next_ticket);
-                self.session = Some(session);
-            }
-        }
-        self.carry_out().await;
-    }
-
     pub(super) fn act(&mut self, act: impl FnOnce(&mut Session, &mut Now<'_>, &mut Steps)) {
         if let Some(session) = &mut self.session {
             let mut now = self.present.now(&self.broker);
             act(session, &mut now, &mut self.steps);
-            self.present.stock = now.ids.stock();
+            let stock = now.ids.stock();
+            self.present.stock = stock;
         }
     }
 
@@ -350,6 +329,9 @@ impl Connection {
         let Some(leave_at) = self.leave_at else { return };
         if leave_at <= Instant::now() {
             self.former.clear();
+        }
+        if let Some(waiting) = self.waiting.take() {
+            self.turn_away(waiting);
         }
         let open = self
             .session
@@ -383,10 +365,11 @@ impl Connection {
 }
 
 /// The present, read once a turn, and the ids that the turn has reserved.
-struct Present {
+pub(super) struct Present {
     instant: Instant,
     wall: SystemTime,
     interest: Interest,
+    keeping: Option<Keeping>,
     stock: Stock,
 }
 
@@ -397,18 +380,20 @@ impl Present {
             instant,
             wall,
             interest: broker.hooks.interest(),
+            keeping: broker.hooks.keeping(),
             stock: Stock::default(),
         }
     }
 
     /// The present, as sessions see it.
-    fn now<'a>(&self, broker: &'a Broker) -> Now<'a> {
+    pub(super) fn now<'a>(&'a self, broker: &'a Broker) -> Now<'a> {
         let ids = Ids::with_stock(&broker.ids, micros(self.wall), self.stock);
         Now {
             instant: self.instant,
             wall: self.wall,
             ids,
             interest: self.interest,
+            keeps: self.keeping.as_ref(),
         }
     }
 }

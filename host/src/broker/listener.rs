@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use super::Broker;
-use super::connection::Arrival;
+use super::arrival::Arrival;
 use super::wire::Wire;
 use crate::model::message::Client;
 use crate::model::reason::Reason;

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::connection::Arrival;
+use super::arrival::Arrival;
 use crate::model::delivery::{Page, Position, Run, Settle, Settled, Ticket};
 use crate::model::event::Effect;
+use crate::model::session::{Keeping, SavedSession};
 use crate::mqtt::session::{ReadId, SubId};
 
 /// Live messages, and which of the session's subscriptions they match.
@@ -26,6 +27,12 @@ pub(super) enum Item {
     Begun(ReadId, Option<Position>),
     /// The answer to [`crate::mqtt::session::Step::Read`].
     Page(ReadId, Option<Page>),
+    /// The answer to [`crate::mqtt::session::Step::Keep`]: whether it is there.
+    Kept(ReadId, bool),
+    /// The session as it is kept, if it is: what a connection waited for.
+    Loaded(Loaded),
+    /// The session is kept and something of it is due.
+    Due,
     /// What a rule asks for.
     Effect(Effect),
     /// The client connected (again).
@@ -33,6 +40,9 @@ pub(super) enum Item {
     /// The broker shuts down: open gates get so long.
     ShutDown(Duration),
 }
+
+/// What became of loading a session: `Err` where its store did not answer in time.
+pub(super) type Loaded = Result<Option<Box<(SavedSession, Keeping)>>, ()>;
 
 /// How many live messages and bytes may wait.
 #[derive(Clone, Copy, Debug)]
@@ -157,5 +167,16 @@ impl Settle for Mailbox {
             true => Item::Stored(first, results.len() as u32),
             false => Item::Settled(first, results.into()),
         });
+    }
+}
+
+/// The way in for the results of what a session keeps.
+pub(super) struct Keeps(pub(super) Arc<Mailbox>);
+
+impl Settle for Keeps {
+    fn settle(&self, first: Ticket, results: &[Settled]) {
+        for (id, result) in (first..).zip(results) {
+            self.0.push(Item::Kept(id, *result == Settled::Stored));
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Sockets, sessions and who is online: bytes become steps, steps are carried out.
 
+mod absent;
+mod arrival;
 mod clients;
 mod connection;
 mod dispatch;
@@ -29,8 +31,9 @@ use crate::model::id::IdClock;
 use crate::mqtt::limits::Limits;
 use crate::telemetry;
 
+use arrival::Arrival;
 use clients::Clients;
-use connection::{Arrival, Connection};
+use connection::Connection;
 use dispatch::Dispatch;
 use mailbox::{Bounds, Item};
 use reads::Reads;
@@ -137,6 +140,7 @@ impl Broker {
             self.tracker
                 .spawn(listener::accept(Arc::clone(self), listener, Arc::clone(&permits)));
         }
+        self.tracker.spawn(absent::look_after(Arc::clone(self)));
         Ok(bound)
     }
 

@@ -11,6 +11,7 @@ use crate::hook::Hooks;
 use crate::model::delivery::{Page, PoolName, Reader, Window};
 use crate::model::event::{Backlog, Effect};
 use crate::model::message::ClientId;
+use crate::model::session::SavedSession;
 use crate::model::topic::Filter;
 use crate::mqtt::session::ReadId;
 use crate::store::pool::Pool;
@@ -41,6 +42,21 @@ impl Reads {
         self.ask(to, pool, "unread", page(read), move |pool: Arc<Pool>| async move {
             pool.batcher().barrier().await?;
             pool.unread(&reader, window).await
+        });
+    }
+
+    /// The session that is kept for this client. Nothing of it waits to be written: its last task has seen to that.
+    pub(super) fn session(&self, to: &Arc<Mailbox>, client: ClientId) {
+        let Some((pool, keeping)) = self.hooks.keeper().zip(self.hooks.keeping()) else {
+            return to.push(Item::Loaded(Ok(None)));
+        };
+        let answer = move |found: Option<Option<SavedSession>>| {
+            let found = found.map(|saved| saved.map(|saved| Box::new((saved, keeping))));
+            Item::Loaded(found.ok_or(()))
+        };
+        let name = pool.name().clone();
+        self.ask(to, name, "session", answer, move |pool: Arc<Pool>| async move {
+            pool.session(&client).await
         });
     }
 

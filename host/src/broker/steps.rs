@@ -8,6 +8,7 @@ use super::connection::{Connection, Received};
 use crate::model::delivery::{Place, PoolName, Run, Settled, Stored, Ticket, Window};
 use crate::model::message::{Message, Qos};
 use crate::model::reason::Reason;
+use crate::model::session::Keep;
 use crate::mqtt::packet::Outgoing;
 use crate::mqtt::session::{Now, ReadId, Session, Source, Step, Steps};
 
@@ -27,7 +28,8 @@ impl Connection {
                 self.flush().await;
             }
             match step {
-                Step::Publish { ticket, message } => self.gather(ticket, message),
+                Step::Publish { ticket, message, kept } => self.gather(ticket, message, kept),
+                Step::Keep(id, keep) => self.keep(id, keep),
                 Step::Send(packet) => self.put(&packet),
                 Step::Fire(event) => {
                     for effect in self.broker.hooks.run(&event) {
@@ -37,6 +39,10 @@ impl Connection {
                 Step::Subscribed { sub, packet_id, event } => {
                     let effects = self.broker.hooks.run(&event);
                     self.act_first(|session, now, steps| session.subscribed(sub, packet_id, effects, now, steps));
+                }
+                Step::Returned(sub, event) => {
+                    let effects = self.broker.hooks.returned(&event);
+                    self.act_first(|session, now, steps| session.returned(sub, effects, now, steps));
                 }
                 Step::Route(sub, subscription) => self.broker.routes.add(&self.mailbox, sub, &subscription),
                 Step::Unroute(sub, subscription) => self.broker.routes.remove(&self.mailbox, sub, &subscription),
@@ -66,13 +72,27 @@ impl Connection {
         }
     }
 
-    fn gather(&mut self, ticket: Ticket, message: Message) {
+    fn gather(&mut self, ticket: Ticket, message: Message, kept: Option<u16>) {
         match self.received.last_mut() {
-            Some(last) if last.messages[0].topic == message.topic => last.messages.push(message),
+            Some(last) if last.messages[0].topic == message.topic => {
+                last.kept.extend(kept.map(|packet_id| (last.messages.len(), packet_id)));
+                last.messages.push(message);
+            }
             _ => self.received.push(Received {
                 first: ticket,
                 messages: vec![message],
+                kept: kept.map(|packet_id| (0, packet_id)).into_iter().collect(),
             }),
+        }
+    }
+
+    /// Hands something of the session to the store that keeps sessions.
+    fn keep(&mut self, id: ReadId, keep: Keep) {
+        if self.broker.hooks.keep(keep, id, &self.keeps) {
+            self.keeping += 1;
+        } else {
+            // A reload has just ended the keeping: nothing is there to wait for.
+            self.act_first(|session, now, steps| session.kept(id, true, now, steps));
         }
     }
 
@@ -85,12 +105,12 @@ impl Connection {
         let Some(session) = &mut self.session else {
             return self.received.clear();
         };
-        for Received { first, messages } in self.received.drain(..) {
+        for Received { first, messages, kept } in self.received.drain(..) {
             let count = messages.len();
             let planned = self
                 .broker
                 .hooks
-                .publish(session.client(), messages, first, &self.settle);
+                .publish(session.client(), messages, &kept, first, &self.settle);
             match planned.waits.is_empty() {
                 true => session.planned(first, std::iter::repeat_n(0, count), &mut self.steps),
                 false => session.planned(first, planned.waits, &mut self.steps),
@@ -158,7 +178,7 @@ impl Connection {
     pub(super) fn drop_session(&mut self) {
         if let Some(mut session) = self.session.take() {
             self.figures.add(session.take_books());
-            self.next_ticket = session.next_ticket();
+            self.numbers = session.numbers();
             if session.awaits_stores() {
                 self.former.push(session);
             }

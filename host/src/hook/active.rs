@@ -9,6 +9,7 @@ use strum::IntoEnumIterator;
 
 use crate::model::delivery::PoolName;
 use crate::model::event::HookPoint;
+use crate::model::session::Keeping;
 use crate::mqtt::session::Interest;
 use crate::store::pool::Pool;
 use crate::telemetry;
@@ -23,6 +24,8 @@ pub struct Active {
     points: HashMap<HookPoint, Vec<Bound>>,
     pools: Vec<Arc<Pool>>,
     interest: Interest,
+    /// Where sessions are kept (`persist_sessions`).
+    keeper: Option<(Arc<Pool>, Keeping)>,
 }
 
 /// A rule, the pool that it names, and its figures.
@@ -88,6 +91,7 @@ impl Active {
             points: points.collect(),
             pools: pools.clone(),
             interest,
+            keeper: pools.iter().find(|pool| pool.options().persist_sessions).map(keeper),
         }
     }
 
@@ -106,6 +110,11 @@ impl Active {
         self.interest
     }
 
+    /// Where sessions are kept: the first pool that says so.
+    pub(super) fn keeper(&self) -> Option<&(Arc<Pool>, Keeping)> {
+        self.keeper.as_ref()
+    }
+
     /// Every pool in use.
     pub(super) fn pools(&self) -> &[Arc<Pool>] {
         &self.pools
@@ -115,4 +124,12 @@ impl Active {
     pub(super) fn pool(&self, name: &PoolName) -> Option<&Arc<Pool>> {
         self.pools.iter().find(|pool| pool.name() == name)
     }
+}
+
+fn keeper(pool: &Arc<Pool>) -> (Arc<Pool>, Keeping) {
+    let keeping = Keeping {
+        pool: pool.name().clone(),
+        epoch: pool.epoch(),
+    };
+    (Arc::clone(pool), keeping)
 }

@@ -7,6 +7,7 @@ pub mod backend;
 pub mod builtin;
 pub mod check;
 mod json;
+mod keep;
 mod key_table;
 pub mod keys;
 mod lexer;

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use crate::model::delivery::{Run, Settle, Stored, Ticket};
 use crate::model::event::{Event, HookPoint};
 use crate::model::message::{Client, Message, Qos};
+use crate::model::session::{Direction, Exchange};
 use crate::mqtt::packet::Version;
 use crate::store::Write;
 use crate::store::batch::Gated;
@@ -40,11 +41,13 @@ struct Job {
 
 impl Hooks {
     /// Plans a run of messages of one topic and hands what is to be stored to the batchers. The gates `first`,
-    /// `first + 1`, … settle through `settle`, once for every pool that a message waits for.
+    /// `first + 1`, … settle through `settle`, once for every pool that a message waits for. `kept` are the QoS 2
+    /// messages of a kept session, each with its packet identifier: that is committed with its message (spec C16).
     pub fn publish(
         &self,
         client: &Arc<Client>,
         messages: Vec<Message>,
+        kept: &[(usize, u16)],
         first: Ticket,
         settle: &Arc<dyn Settle>,
     ) -> Planned {
@@ -57,6 +60,20 @@ impl Hooks {
                     self.plan(bound, client, index, message, job);
                 }
             });
+        }
+        if let Some((pool, _)) = active.keeper().filter(|_| !kept.is_empty()) {
+            let job = Job::of(&mut jobs, pool);
+            let exchanges = kept.iter().map(|(index, packet_id)| {
+                let exchange = Exchange {
+                    client: client.id.clone(),
+                    direction: Direction::Received,
+                    packet_id: *packet_id,
+                    id: messages[*index].id,
+                    released: false,
+                };
+                (*index, Write::Exchange(exchange))
+            });
+            job.writes.extend(exchanges);
         }
         let stored = jobs
             .iter()

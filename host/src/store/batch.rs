@@ -121,6 +121,14 @@ impl Batcher {
         self.shared.push_state(write, slip);
     }
 
+    /// Takes a write of a session's own state; its result is settled under this ticket. It is tried again until
+    /// `retry_max_age`.
+    pub fn keep(&self, write: Write, settle: &Arc<dyn Settle>, ticket: Ticket) {
+        let owner = Owner::Session(Arc::clone(settle), ticket);
+        let slip = Slip::new(owner, Instant::now() + self.shared.patience);
+        self.shared.push(iter::once((write, slip)));
+    }
+
     /// Takes a write and waits for its result.
     pub async fn ask(&self, write: Write) -> Result<Written> {
         let verb = write.label();

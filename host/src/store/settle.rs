@@ -22,6 +22,8 @@ pub(super) struct Gate {
 pub(super) enum Owner {
     /// The message of a gated run that has this index.
     Message(Arc<Gate>, usize),
+    /// A session whose own state it is.
+    Session(Arc<dyn Settle>, Ticket),
     /// Somebody who wants its own answer.
     Asker(oneshot::Sender<Result<Written>>),
     /// Nobody.
@@ -118,13 +120,17 @@ fn answer(entry: Entry, outcome: Outcome) -> Option<Entry> {
     if matches!(outcome, Outcome::Again) {
         return Some(entry);
     }
-    if let Owner::Asker(asker) = entry.slip.owner {
-        // The asker may have gone; then nobody wants to know.
-        let _ = asker.send(match outcome {
-            Outcome::Written(written) => Ok(written),
-            Outcome::Refused(error) => Err(error),
-            Outcome::Cancelled | Outcome::Again => Err(Error::new(Kind::Timeout, entry.write.label())),
-        });
+    match entry.slip.owner {
+        Owner::Asker(asker) => {
+            // The asker may have gone; then nobody wants to know.
+            let _ = asker.send(match outcome {
+                Outcome::Written(written) => Ok(written),
+                Outcome::Refused(error) => Err(error),
+                Outcome::Cancelled | Outcome::Again => Err(Error::new(Kind::Timeout, entry.write.label())),
+            });
+        }
+        Owner::Session(settle, ticket) => settle.settle(ticket, &[settled(&outcome)]),
+        Owner::Message(..) | Owner::Nobody => {}
     }
     None
 }

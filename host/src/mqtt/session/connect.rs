@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use crate::model::event::{Effect, Event};
 use crate::model::message::{Client, Message};
 use crate::model::reason::Reason;
-use crate::model::session::Will;
+use crate::model::session::{Will, session_expiry, will_delay};
 use crate::mqtt::limits::Limits;
 use crate::mqtt::packet::{ConnAck, Connect, Disconnect, Outgoing, Version};
 
-use super::{Aliases, Now, Session, Step, Steps, seconds};
+use super::{Aliases, Now, Session, Step, Steps};
 
 /// What belongs to the present connection and ends with it.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Link {
 /// A will that is still to be published or to be forgotten.
 #[derive(Debug)]
 pub(super) struct PendingWill {
-    will: Will,
+    pub(super) will: Will,
     /// When it is published; `None` while the client is connected.
     pub(super) at: Option<Instant>,
 }
@@ -64,8 +64,19 @@ impl Session {
         now: &mut Now<'_>,
         steps: &mut Steps,
     ) -> Self {
-        let mut session = Self {
-            version: connect.version,
+        let mut session = Self::new(limits, client, connect.version);
+        if connect.clean_start && !assigned {
+            // Whatever an earlier run of the broker remembers of this client is over.
+            steps.push_back(Step::Forget);
+        }
+        session.attach(connect, false, assigned, now, steps);
+        session
+    }
+
+    /// A session that nobody is connected to.
+    pub(super) fn new(limits: Arc<Limits>, client: Arc<Client>, version: Version) -> Self {
+        Self {
+            version,
             limits,
             client,
             link: None,
@@ -78,15 +89,11 @@ impl Session {
             readers: Default::default(),
             positions_due: None,
             next_read: 0,
+            keeper: Default::default(),
+            is_restored: false,
             books: Default::default(),
             over: false,
-        };
-        if connect.clean_start && !assigned {
-            // Whatever an earlier run of the broker remembers of this client is over.
-            steps.push_back(Step::Forget);
         }
-        session.attach(connect, false, assigned, now, steps);
-        session
     }
 
     /// The client came back to its session. Anything the old connection still had was lost before
@@ -99,6 +106,7 @@ impl Session {
         self.attach(connect, true, false, now, steps);
         self.outbound.resend(steps);
         self.resume_replays(now, steps);
+        self.return_to_subscriptions(steps);
         self.pump(now, steps);
     }
 
@@ -106,10 +114,10 @@ impl Session {
         self.link = Some(Link::new(&connect, &self.limits, now.instant));
         self.outbound
             .open_window(connect.receive_max.min(self.limits.inflight_max));
-        steps.push_back(Step::Send(Outgoing::ConnAck(Box::new(
-            self.conn_ack(&connect, present, assigned),
-        ))));
+        let answer = self.conn_ack(&connect, present, assigned);
         self.will = connect.will.map(|will| PendingWill { will, at: None });
+        self.settle_down(now, steps);
+        steps.push_back(Step::Send(Outgoing::ConnAck(Box::new(answer))));
         steps.push_back(Step::Fire(Event::ClientConnected {
             client: Arc::clone(&self.client),
         }));
@@ -182,16 +190,22 @@ impl Session {
         self.close(Reason::SESSION_TAKEN_OVER, now, steps);
     }
 
-    /// The broker shuts down: the will is published, the client told, gathered positions written.
+    /// The broker shuts down: the client is told, its will published unless it is kept, gathered positions written.
     pub fn shut_down(&mut self, now: &mut Now<'_>, steps: &mut Steps) {
         self.close(Reason::SERVER_SHUTTING_DOWN, now, steps);
-        self.publish_will(now, steps);
+        // A will that is kept and not yet due waits for the next start, and its client may be back before.
+        let waits = self.is_kept() && self.will.as_ref().and_then(|will| will.at) > Some(now.instant);
+        if !waits {
+            self.publish_will(now, steps);
+        }
         self.write_positions(now.instant, steps);
     }
 
     fn gone(&mut self, reason: Reason, now: &mut Now<'_>, steps: &mut Steps) {
         self.link = None;
         self.gates.nobody_waits();
+        self.received.nobody_waits();
+        self.keeper.nobody_waits();
         self.subscriptions.forget_waiting();
         self.pause_replays(now, steps);
         // Before the client is marked as gone: whoever sees that sees its positions, too.
@@ -202,10 +216,10 @@ impl Session {
         }
         let expiry_s = self.client.session_expiry_s;
         if let Some(will) = &mut self.will {
-            let delay = Duration::from_secs(will.will.delay_s.min(expiry_s).into());
-            will.at = Some(now.instant + delay);
+            will.at = Some(now.instant + will_delay(will.will.delay_s, expiry_s));
         }
-        self.expires_at = seconds(expiry_s).map(|expiry| now.instant + expiry);
+        self.expires_at = session_expiry(expiry_s).map(|expiry| now.instant + expiry);
+        self.keep_left(now, steps);
         self.tick_connection(now, steps);
     }
 
@@ -245,6 +259,7 @@ impl Session {
         self.publish_will(now, steps);
         self.write_positions(now.instant, steps);
         self.unroute_all(steps);
+        self.keep_end(steps);
         steps.push_back(Step::Forget);
         steps.push_back(Step::End);
         self.over = true;
@@ -269,5 +284,6 @@ impl Session {
                 .map(|seconds| now.wall + Duration::from_secs(seconds.into())),
         };
         self.publish_for_nobody(message, steps);
+        self.keep_will_done(now, steps);
     }
 }

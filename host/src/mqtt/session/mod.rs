@@ -2,7 +2,9 @@
 //! out, in order. No sockets, no clock, no I/O; the broker's connection carries the steps out.
 
 mod connect;
+mod exchange;
 mod gates;
+mod keep;
 mod live;
 mod outbound;
 mod pages;
@@ -15,7 +17,7 @@ mod watermark;
 use std::collections::{HashMap, VecDeque};
 use std::ops::AddAssign;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use foldhash::fast::RandomState;
 
@@ -24,12 +26,14 @@ use crate::model::event::{Backlog, Event};
 use crate::model::id::Ids;
 use crate::model::message::{Client, Message, Subscription};
 use crate::model::reason::Reason;
+use crate::model::session::{Keep, Keeping};
 use crate::model::topic::{Filter, Topic};
 use crate::mqtt::limits::Limits;
 use crate::mqtt::packet::{AckKind, Outgoing, Packet, Version};
 
 use connect::{Link, PendingWill};
 use gates::Gates;
+use keep::Keeper;
 use outbound::Outbound;
 use publish::Received;
 use reader::Readers;
@@ -53,7 +57,11 @@ pub enum Step {
         ticket: Ticket,
         /// The message.
         message: Message,
+        /// The packet identifier that has to be kept with it: QoS 2 of a kept session.
+        kept: Option<u16>,
     },
+    /// Keep this beyond this process (spec C16); the result goes to [`Session::kept`].
+    Keep(ReadId, Keep),
     /// Run the rules of this moment.
     Fire(Event),
     /// Run the rules of this subscription and hand their effects to [`Session::subscribed`].
@@ -67,6 +75,9 @@ pub enum Step {
     },
     /// Add or change a route: from now on matching messages come to [`Session::deliver`].
     Route(SubId, Subscription),
+    /// The client came back to a session that was restored: ask the fetch rules what it reads of this
+    /// subscription, and hand that to [`Session::returned`].
+    Returned(SubId, Event),
     /// Remove a route.
     Unroute(SubId, Subscription),
     /// The routes and rules of this SUBSCRIBE are done: call [`Session::answer`].
@@ -111,6 +122,8 @@ pub struct Now<'a> {
     pub ids: Ids<'a>,
     /// Which frequent moments have rules that want every single message.
     pub interest: Interest,
+    /// Where sessions are kept beyond this process, if anywhere.
+    pub keeps: Option<&'a Keeping>,
 }
 
 /// Which frequent moments have rules that want every single message.
@@ -181,6 +194,9 @@ pub struct Session {
     readers: Readers,
     positions_due: Option<Instant>,
     next_read: ReadId,
+    keeper: Keeper,
+    /// It came from a store and its client has not come back yet: nothing of it is routed.
+    is_restored: bool,
     books: Books,
     over: bool,
 }
@@ -191,6 +207,7 @@ impl Session {
         if let Some(link) = &mut self.link {
             link.heard_at = now.instant;
         }
+        self.follow_keeper(now, steps);
         match packet {
             Packet::Publish(publish) => self.publish(publish, now, steps),
             Packet::Ack(ack) if ack.kind == AckKind::PubRel => self.release(ack, steps),
@@ -287,14 +304,16 @@ impl Session {
         self.gates.is_any_open()
     }
 
-    /// Numbers gates from here on: a session that follows another must not take its results for its own.
-    pub fn number_from(&mut self, first: Ticket) {
-        self.gates.number_from(first);
+    /// Numbers gates and questions from here on: a session that follows another must not take its results and
+    /// answers for its own.
+    pub fn number_from(&mut self, first: (Ticket, ReadId)) {
+        self.gates.number_from(first.0);
+        self.next_read = first.1;
     }
 
-    /// The ticket of the next message.
-    pub fn next_ticket(&self) -> Ticket {
-        self.gates.next_ticket()
+    /// Where the numbers of gates and questions have come to.
+    pub fn numbers(&self) -> (Ticket, ReadId) {
+        (self.gates.next_ticket(), self.next_read)
     }
 
     /// The books since they were last taken.
@@ -318,16 +337,13 @@ impl Session {
         if self.readers.write_positions(steps) {
             self.positions_later(now);
         }
+        // Behind the positions: what they have not passed must still be known after a crash.
+        self.end_exchanges(steps);
     }
 }
 
 /// A topic alias table: what the client set on this connection.
 type Aliases = Map<u16, Topic>;
-
-/// Seconds as a duration; `u32::MAX` is never (MQTT 5, 3.1.2.11.2).
-fn seconds(seconds: u32) -> Option<Duration> {
-    (seconds != u32::MAX).then(|| Duration::from_secs(seconds.into()))
-}
 
 #[cfg(test)]
 pub(crate) mod fixtures;

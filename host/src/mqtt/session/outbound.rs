@@ -13,6 +13,7 @@ use crate::model::message::{Message, Qos};
 use crate::model::reason::Reason;
 use crate::mqtt::packet::{Ack, AckKind, Copy, Outgoing, Version};
 
+use super::exchange::{Exchanges, Trace};
 use super::reader::ReaderKey;
 use super::{Map, Now, Session, Step, Steps};
 
@@ -36,23 +37,44 @@ impl Delivery {
 
 /// A message that was sent and is not done.
 #[derive(Debug)]
-struct Sent {
+pub(super) struct Sent {
     /// The order of sending, for resends ([MQTT-4.6.0-1]).
     order: u64,
     /// What to send again; `None` from PUBREC on: then PUBREL is sent again.
-    delivery: Option<Delivery>,
-    qos: Qos,
+    pub(super) delivery: Option<Delivery>,
+    pub(super) qos: Qos,
+    pub(super) stage: Stage,
+    /// What is kept of it, if its exchange is (QoS 2 of a kept session).
+    pub(super) trace: Option<Trace>,
+}
+
+/// How far the sending of a message has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Its exchange is on its way into the store; the PUBLISH waits for that.
+    Keeping,
+    /// The PUBLISH may leave, and has not yet.
+    Due,
+    /// The PUBLISH has left.
+    Published,
+    /// The client has said PUBREC, which is on its way into the store; the PUBREL waits for that.
+    Releasing,
+    /// The PUBREL has left.
+    Released,
 }
 
 /// The window and the queue behind it. Both survive the connection.
 #[derive(Debug, Default)]
 pub(super) struct Outbound {
-    sent: Map<u16, Sent>,
+    pub(super) sent: Map<u16, Sent>,
     queue: VecDeque<Delivery>,
     queue_bytes: usize,
     window: usize,
     last_id: u16,
     next_order: u64,
+    /// How many of `sent` wait for their exchange to be kept.
+    pub(super) keeping: usize,
+    pub(super) exchanges: Exchanges,
 }
 
 impl Outbound {
@@ -66,8 +88,14 @@ impl Outbound {
     }
 
     /// Whether a new message can be sent at once without overtaking one that waits.
-    fn is_free(&self) -> bool {
-        self.queue.is_empty() && self.sent.len() < self.window
+    fn is_free(&self, qos: Qos) -> bool {
+        self.queue.is_empty() && self.takes(qos)
+    }
+
+    /// Whether the window takes the next message. One of QoS 1 must not overtake those that wait to be kept.
+    fn takes(&self, qos: Qos) -> bool {
+        let in_turn = self.keeping == 0 || qos == Qos::ExactlyOnce;
+        in_turn && self.sent.len() < self.window && !self.exchanges.is_full()
     }
 
     /// Whether so little is under way that it is time to read more.
@@ -84,13 +112,27 @@ impl Outbound {
     }
 
     /// An unused packet identifier ([MQTT-2.2.1-4]). The window keeps fewer than there are.
-    fn new_id(&mut self) -> u16 {
+    pub(super) fn new_id(&mut self) -> u16 {
         loop {
             self.last_id = self.last_id.checked_add(1).unwrap_or(1);
             if !self.sent.contains_key(&self.last_id) {
                 return self.last_id;
             }
         }
+    }
+
+    /// A message takes its place in the window.
+    pub(super) fn insert(&mut self, packet_id: u16, delivery: Option<Delivery>, qos: Qos, stage: Stage) -> &mut Sent {
+        self.next_order += 1;
+        self.keeping += usize::from(stage == Stage::Keeping);
+        let sent = Sent {
+            order: self.next_order,
+            delivery,
+            qos,
+            stage,
+            trace: None,
+        };
+        self.sent.entry(packet_id).insert_entry(sent).into_mut()
     }
 
     fn push(&mut self, delivery: Delivery) {
@@ -106,18 +148,21 @@ impl Outbound {
 
     /// After a reconnect: everything that is not done is sent again, in the order in which it was first sent.
     pub(super) fn resend(&mut self, steps: &mut Steps) {
-        let mut again: Vec<_> = self.sent.iter().collect();
+        let mut again: Vec<_> = self.sent.iter_mut().collect();
         again.sort_unstable_by_key(|(_, sent)| sent.order);
         for (packet_id, sent) in again {
-            steps.push_back(Step::Send(match &sent.delivery {
-                // The expiry that is left was passed on with the first transmission; the copy stays the same.
-                Some(delivery) => Outgoing::Publish(copy_of(delivery, *packet_id, true, None)),
-                None => Outgoing::Ack(Ack {
-                    kind: AckKind::PubRel,
-                    packet_id: *packet_id,
-                    reason: Reason::SUCCESS,
-                }),
-            }));
+            match (&sent.delivery, sent.stage) {
+                // What waits for a commit leaves when that is done.
+                (_, Stage::Keeping | Stage::Releasing) => {}
+                (Some(delivery), stage) => {
+                    let dup = stage != Stage::Due;
+                    sent.stage = Stage::Published;
+                    // The expiry that is left was passed on with the first transmission; the copy stays the same.
+                    let copy = copy_of(delivery, *packet_id, dup, None);
+                    steps.push_back(Step::Send(Outgoing::Publish(copy)));
+                }
+                (None, _) => steps.push_back(release(*packet_id, Reason::SUCCESS)),
+            }
         }
     }
 }
@@ -143,7 +188,7 @@ impl Session {
                 self.books.dropped_offline += 1;
                 return Enqueued::Done;
             }
-        } else if self.link.is_some() && self.outbound.is_free() {
+        } else if self.link.is_some() && self.outbound.is_free(delivery.qos) {
             self.send(delivery, now, steps);
             return Enqueued::Done;
         }
@@ -154,12 +199,12 @@ impl Session {
             return Enqueued::Full;
         }
         self.readers.follow(&delivery);
-        self.outbound.push(self.kept(delivery));
+        self.outbound.push(self.detached(delivery));
         Enqueued::Done
     }
 
     /// What is queued for an absent client must not keep the publisher's buffer; a stored copy has its own.
-    fn kept(&self, delivery: Delivery) -> Delivery {
+    fn detached(&self, delivery: Delivery) -> Delivery {
         if self.link.is_some() || !delivery.readers.is_empty() {
             return delivery;
         }
@@ -173,7 +218,10 @@ impl Session {
 
     /// Sends what waits as far as the window goes, then lets replays read on.
     pub(super) fn pump(&mut self, now: &mut Now<'_>, steps: &mut Steps) {
-        while self.link.is_some() && self.outbound.sent.len() < self.outbound.window {
+        while let Some(next) = self.outbound.queue.front()
+            && self.link.is_some()
+            && self.outbound.takes(next.qos)
+        {
             let Some(delivery) = self.outbound.pop() else { break };
             self.send(delivery, now, steps);
         }
@@ -186,35 +234,35 @@ impl Session {
             self.books.dropped_expired += 1;
             return self.count_as_done(&delivery, now);
         }
-        let expiry_s = remaining_s(message.expires, now.wall);
         let accepted = self.link.as_ref().and_then(|link| link.packet_bytes_max);
         if accepted.is_some_and(|max| largest_packet(&delivery, self.version) > max as usize) {
             self.books.dropped_too_large += 1; // [MQTT-3.1.2-25]: as if it had been sent
             return self.count_as_done(&delivery, now);
         }
-        self.books.sent[delivery.qos as usize] += 1;
-        if now.interest.delivered {
-            let client = Arc::clone(&self.client);
-            steps.push_back(Step::Fire(Event::MessageDelivered {
-                client,
-                message: message.clone(),
-            }));
-        }
         let mut packet_id = 0;
         if delivery.qos > Qos::AtMostOnce {
             packet_id = self.outbound.new_id();
-            self.outbound.next_order += 1;
             self.readers.follow(&delivery);
-            let sent = Sent {
-                order: self.outbound.next_order,
-                delivery: Some(delivery.clone()),
-                qos: delivery.qos,
-            };
-            self.outbound.sent.insert(packet_id, sent);
+            if delivery.qos == Qos::ExactlyOnce && self.is_kept() {
+                return self.begin_exchange(packet_id, delivery, steps);
+            }
+            let copy = Some(delivery.clone());
+            self.outbound.insert(packet_id, copy, delivery.qos, Stage::Published);
         }
-        steps.push_back(Step::Send(Outgoing::Publish(copy_of(
-            &delivery, packet_id, false, expiry_s,
-        ))));
+        self.transmit(packet_id, &delivery, now, steps);
+    }
+
+    /// Writes a PUBLISH for the first time.
+    pub(super) fn transmit(&mut self, packet_id: u16, delivery: &Delivery, now: &Now<'_>, steps: &mut Steps) {
+        self.books.sent[delivery.qos as usize] += 1;
+        if now.interest.delivered {
+            let client = Arc::clone(&self.client);
+            let message = delivery.message().clone();
+            steps.push_back(Step::Fire(Event::MessageDelivered { client, message }));
+        }
+        let expiry_s = remaining_s(delivery.message().expires, now.wall);
+        let copy = copy_of(delivery, packet_id, false, expiry_s);
+        steps.push_back(Step::Send(Outgoing::Publish(copy)));
     }
 
     /// A message that is never sent must not hold its readers' positions.
@@ -227,55 +275,33 @@ impl Session {
 
     /// PUBACK, PUBREC or PUBCOMP from the client.
     pub(super) fn acked(&mut self, ack: Ack, now: &mut Now<'_>, steps: &mut Steps) {
-        let known = self.outbound.sent.get_mut(&ack.packet_id);
-        match (ack.kind, known.map(|sent| (sent.qos, sent.delivery.take()))) {
-            (AckKind::PubAck, Some((Qos::AtLeastOnce, Some(delivery)))) => {
-                self.outbound.sent.remove(&ack.packet_id);
-                self.heard(delivery, now, steps);
+        let packet_id = ack.packet_id;
+        let known = self.outbound.sent.get(&packet_id).map(|sent| (sent.qos, sent.stage));
+        match (ack.kind, known) {
+            (AckKind::PubAck, Some((Qos::AtLeastOnce, Stage::Published))) => {
+                let sent = self.outbound.sent.remove(&packet_id);
+                self.heard(sent.and_then(|sent| sent.delivery), now, steps);
             }
-            (AckKind::PubRec, Some((Qos::ExactlyOnce, delivery))) => {
-                let refused = ack.reason.is_error();
-                if refused {
-                    self.outbound.sent.remove(&ack.packet_id); // [MQTT-4.3.3-4]: PUBREL only for success
-                } else {
-                    let reason = Reason::SUCCESS;
-                    let packet_id = ack.packet_id;
-                    steps.push_back(Step::Send(Outgoing::Ack(Ack {
-                        kind: AckKind::PubRel,
-                        packet_id,
-                        reason,
-                    })));
-                }
-                if let Some(delivery) = delivery {
-                    self.heard(delivery, now, steps);
-                }
+            (AckKind::PubRec, Some((Qos::ExactlyOnce, Stage::Published))) => {
+                self.received_by_client(packet_id, ack.reason, now, steps);
             }
-            (AckKind::PubComp, Some((Qos::ExactlyOnce, None))) => {
-                self.outbound.sent.remove(&ack.packet_id);
+            // A PUBREC that was sent again, while ours is under way or has left.
+            (AckKind::PubRec, Some((Qos::ExactlyOnce, Stage::Releasing))) => return,
+            (AckKind::PubRec, Some((Qos::ExactlyOnce, Stage::Released))) => {
+                steps.push_back(release(packet_id, Reason::SUCCESS));
             }
-            (AckKind::PubRec, None) => {
-                let reason = Reason::PACKET_IDENTIFIER_NOT_FOUND;
-                let packet_id = ack.packet_id;
-                steps.push_back(Step::Send(Outgoing::Ack(Ack {
-                    kind: AckKind::PubRel,
-                    packet_id,
-                    reason,
-                })));
-            }
+            (AckKind::PubComp, Some((Qos::ExactlyOnce, Stage::Released))) => self.end_exchange(packet_id, now),
+            (AckKind::PubRec, None) => steps.push_back(release(packet_id, Reason::PACKET_IDENTIFIER_NOT_FOUND)),
             // An answer to nothing (a late resend) is harmless; one of the wrong kind is not.
             (_, None) => return,
-            (_, Some((_, delivery))) => {
-                if let Some(sent) = self.outbound.sent.get_mut(&ack.packet_id) {
-                    sent.delivery = delivery;
-                }
-                return self.close(Reason::PROTOCOL_ERROR, now, steps);
-            }
+            (_, Some(_)) => return self.close(Reason::PROTOCOL_ERROR, now, steps),
         }
         self.pump(now, steps);
     }
 
     /// The client has the message: rules run, positions may move.
-    fn heard(&mut self, delivery: Delivery, now: &mut Now<'_>, steps: &mut Steps) {
+    pub(super) fn heard(&mut self, delivery: Option<Delivery>, now: &mut Now<'_>, steps: &mut Steps) {
+        let Some(delivery) = delivery else { return };
         if now.interest.acked {
             let event = Event::MessageAcked {
                 client: Arc::clone(&self.client),
@@ -287,6 +313,16 @@ impl Session {
             self.positions_later(now.instant);
         }
     }
+}
+
+/// PUBREL.
+pub(super) fn release(packet_id: u16, reason: Reason) -> Step {
+    let kind = AckKind::PubRel;
+    Step::Send(Outgoing::Ack(Ack {
+        kind,
+        packet_id,
+        reason,
+    }))
 }
 
 fn copy_of(delivery: &Delivery, packet_id: u16, dup: bool, expiry_s: Option<u32>) -> Copy {

@@ -159,7 +159,8 @@ impl Session {
             reading.tracker.follow(&delivery.run, delivery.index);
             return true;
         }
-        if retained_sent || (known.subscription.no_local && message.from == self.client.id) {
+        let has_it = retained_sent || self.outbound.exchanges.has(message.id);
+        if has_it || (known.subscription.no_local && message.from == self.client.id) {
             reading.tracker.follow(run, index);
             reading.tracker.acked(run, index);
             reading.dirty = true;

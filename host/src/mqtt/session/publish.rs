@@ -6,25 +6,60 @@ use std::time::Duration;
 use foldhash::quality::RandomState;
 
 use crate::model::delivery::Settled;
+use crate::model::id::MessageId;
 use crate::model::message::{Message, Qos};
 use crate::model::reason::Reason;
+use crate::model::session::{Direction, Keep};
 use crate::model::topic::Topic;
 use crate::mqtt::packet::{Ack, AckKind, Outgoing, Publish, Version};
 
 use super::gates::{Gate, refusal};
+use super::keep::Held;
 use super::{Map, Now, Session, Step, Steps};
 
 /// What the session remembers of received messages beyond their gates.
 #[derive(Debug, Default)]
 pub(super) struct Received {
     /// QoS 2 packet identifiers between PUBLISH and PUBREL ([MQTT-4.3.3-10]).
-    unreleased: Map<u16, ()>,
+    unreleased: Map<u16, Unreleased>,
     /// Answers that nobody heard because the socket had gone: a resend gets them, if it is the same message.
     unheard: Map<u16, (u64, Settled)>,
     hasher: RandomState,
 }
 
+/// A received QoS 2 message without PUBREL.
+#[derive(Clone, Copy, Debug)]
+struct Unreleased {
+    id: MessageId,
+    /// Its PUBREL came: the end of the exchange is on its way into the store.
+    is_ending: bool,
+    /// The client on the present connection awaits PUBCOMP.
+    owed: bool,
+}
+
 impl Received {
+    /// What was found in a store.
+    pub(super) fn restore(&mut self, received: Vec<(u16, MessageId)>) {
+        self.unreleased = received
+            .into_iter()
+            .map(|(packet_id, id)| (packet_id, Unreleased::new(id)))
+            .collect();
+    }
+
+    /// Every message without PUBREL, to be kept anew.
+    pub(super) fn unreleased(&mut self) -> Vec<(u16, MessageId)> {
+        let all = self.unreleased.iter_mut().map(|(packet_id, known)| {
+            known.is_ending = false;
+            (*packet_id, known.id)
+        });
+        all.collect()
+    }
+
+    /// The client has gone: nobody awaits a PUBCOMP, unless it asks again.
+    pub(super) fn nobody_waits(&mut self) {
+        self.unreleased.values_mut().for_each(|known| known.owed = false);
+    }
+
     fn fingerprint(&self, topic: &Topic, publish: &Publish) -> u64 {
         // Of QoS 0 nothing is ever sent again.
         if publish.qos == Qos::AtMostOnce {
@@ -32,6 +67,16 @@ impl Received {
         }
         self.hasher
             .hash_one((topic.as_str(), publish.properties.as_bytes(), &publish.payload))
+    }
+}
+
+impl Unreleased {
+    fn new(id: MessageId) -> Self {
+        Self {
+            id,
+            is_ending: false,
+            owed: false,
+        }
     }
 }
 
@@ -59,13 +104,16 @@ impl Session {
         if publish.qos == Qos::ExactlyOnce && awaiting_max > 0 && self.received.unreleased.len() >= awaiting_max {
             return self.close(Reason::QUOTA_EXCEEDED, now, steps);
         }
-        if publish.qos == Qos::ExactlyOnce {
-            self.received.unreleased.insert(publish.packet_id, ());
+        let id = now.ids.take();
+        let exactly_once = publish.qos == Qos::ExactlyOnce;
+        if exactly_once {
+            self.received.unreleased.insert(publish.packet_id, Unreleased::new(id));
         }
         self.books.received[publish.qos as usize] += 1;
         let ticket = self.gates.open(Gate::new(publish.qos, publish.packet_id, fingerprint));
+        let kept = (exactly_once && self.is_kept()).then_some(publish.packet_id);
         let message = Message {
-            id: now.ids.take(),
+            id,
             topic,
             payload: publish.payload,
             qos: publish.qos,
@@ -77,13 +125,14 @@ impl Session {
                 .expiry_s
                 .map(|seconds| now.wall + Duration::from_secs(seconds.into())),
         };
-        steps.push_back(Step::Publish { ticket, message });
+        steps.push_back(Step::Publish { ticket, message, kept });
     }
 
     /// A message of the session's own (a will): it passes the rules like any other, but has no answer.
     pub(super) fn publish_for_nobody(&mut self, message: Message, steps: &mut Steps) {
         let ticket = self.gates.open(Gate::new(Qos::AtMostOnce, 0, 0));
-        steps.push_back(Step::Publish { ticket, message });
+        let kept = None;
+        steps.push_back(Step::Publish { ticket, message, kept });
     }
 
     /// The topic that a PUBLISH means, aliases resolved (MQTT 5, 3.3.2.3.4).
@@ -146,19 +195,31 @@ impl Session {
         }
     }
 
-    /// PUBREL: the client will not send this message again.
+    /// PUBREL: the client will not send this message again. Of a kept session PUBCOMP waits until the store has
+    /// forgotten the packet identifier, or a message that reuses it would be taken for this one after a crash.
     pub(super) fn release(&mut self, ack: Ack, steps: &mut Steps) {
-        let reason = match self.received.unreleased.remove(&ack.packet_id) {
-            Some(()) => Reason::SUCCESS,
-            None => Reason::PACKET_IDENTIFIER_NOT_FOUND,
+        let packet_id = ack.packet_id;
+        self.received.unheard.remove(&packet_id);
+        let Some(known) = self.received.unreleased.get_mut(&packet_id) else {
+            return complete(packet_id, Reason::PACKET_IDENTIFIER_NOT_FOUND, steps);
         };
-        self.received.unheard.remove(&ack.packet_id);
-        let ack = Ack {
-            kind: AckKind::PubComp,
-            packet_id: ack.packet_id,
-            reason,
-        };
-        steps.push_back(Step::Send(Outgoing::Ack(ack)));
+        known.owed = true;
+        if std::mem::replace(&mut known.is_ending, true) {
+            return;
+        }
+        let id = known.id;
+        let end = |client| Keep::EndExchange(client, Direction::Received, id);
+        if self.keep(end, Held::PubComp(packet_id), steps).is_none() {
+            self.released(packet_id, steps);
+        }
+    }
+
+    /// The exchange has ended, in the store too.
+    pub(super) fn released(&mut self, packet_id: u16, steps: &mut Steps) {
+        let known = self.received.unreleased.remove(&packet_id);
+        if self.link.is_some() && known.is_some_and(|known| known.owed) {
+            complete(packet_id, Reason::SUCCESS, steps);
+        }
     }
 
     /// Sends what no longer waits for a commit.
@@ -170,7 +231,11 @@ impl Session {
                 None => self.books.acked_unstored += 1,
             }
             if refusal(result).is_some() && gate.qos == Qos::ExactlyOnce {
-                self.received.unreleased.remove(&gate.packet_id); // [MQTT-4.3.3-9]: a refusal frees the identifier
+                // [MQTT-4.3.3-9]: a refusal frees the identifier.
+                if let Some(Unreleased { id, .. }) = self.received.unreleased.remove(&gate.packet_id) {
+                    let end = |client| Keep::EndExchange(client, Direction::Received, id);
+                    self.keep(end, Held::Nothing, steps);
+                }
             }
             if gate.owed && self.link.is_some() {
                 self.tell_publisher(gate.qos, gate.packet_id, result, steps);
@@ -199,4 +264,13 @@ impl Session {
             }
         }
     }
+}
+
+fn complete(packet_id: u16, reason: Reason, steps: &mut Steps) {
+    let ack = Ack {
+        kind: AckKind::PubComp,
+        packet_id,
+        reason,
+    };
+    steps.push_back(Step::Send(Outgoing::Ack(ack)));
 }

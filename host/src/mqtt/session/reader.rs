@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use crate::model::delivery::{Delivery as Kept, Place, PoolName, Position, Run};
 use crate::model::event::Backlog;
+use crate::model::topic::Topic;
 
 use super::outbound::Delivery;
 use super::watermark::Tracker;
@@ -83,6 +84,17 @@ impl Readers {
     pub(super) fn covers(&self, key: ReaderKey, run: &Run, index: usize) -> bool {
         self.get(key)
             .is_some_and(|reading| is_stored(&reading.backlog.reader.pool, run, index))
+    }
+
+    /// Whether no reader of this pool can find the message of this topic and place unread: the positions that it was
+    /// written have passed it.
+    pub(super) fn have_passed(&self, pool: &PoolName, topic: &Topic, place: Position) -> bool {
+        let reads = |reading: &&Reading| {
+            let reader = &reading.backlog.reader;
+            reader.pool == *pool && reading.backlog.durable && reader.filter.matches(topic.as_str())
+        };
+        let mut reading = self.readings.values().filter(reads);
+        reading.all(|reading| reading.begun && reading.tracker.written() >= place)
     }
 
     /// The delivery is on its way through its readers.

@@ -40,6 +40,15 @@ pub(super) enum From {
     Backlog(ReaderKey, Option<usize>),
 }
 
+/// Why a subscription is read.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Occasion {
+    /// It was made, or made again, by this SUBSCRIBE or by the operator.
+    Subscribe(Option<u16>),
+    /// The client came back to a session that was restored.
+    Return,
+}
+
 impl Sub {
     /// The SUBACK has left: what is stored may be sent.
     pub(super) fn allow_replay(&mut self) {
@@ -109,11 +118,18 @@ impl Session {
         keys.into_iter().for_each(|key| self.catch_up(key));
     }
 
-    /// What a new or repeated subscription has to read, in rule order.
+    /// The client is back to a session that was restored; this is what its subscription reads.
+    pub fn returned(&mut self, sub: SubId, effects: Vec<Effect>, now: &mut Now<'_>, steps: &mut Steps) {
+        self.begin_replay(sub, Occasion::Return, effects, now, steps);
+        self.subscriptions.subs.entry(sub).and_modify(Sub::allow_replay);
+        self.drive(sub, now, steps);
+    }
+
+    /// What a subscription has to read, in rule order.
     pub(super) fn begin_replay(
         &mut self,
         sub: SubId,
-        packet_id: Option<u16>,
+        occasion: Occasion,
         effects: Vec<Effect>,
         now: &Now<'_>,
         steps: &mut Steps,
@@ -123,7 +139,9 @@ impl Session {
         };
         let wanted = &known.subscription;
         let shared = wanted.share.is_some();
-        let retained = !shared && (wanted.retain_handling == 0 || (wanted.retain_handling == 1 && known.is_new));
+        let returned = matches!(occasion, Occasion::Return);
+        let retained =
+            !shared && !returned && (wanted.retain_handling == 0 || (wanted.retain_handling == 1 && known.is_new));
         let backlog = !shared && wanted.qos > Qos::AtMostOnce;
         let mut sources: VecDeque<From> = VecDeque::new();
         if retained && known.replay.as_ref().is_some_and(|replay| replay.sources.is_empty()) {
@@ -142,14 +160,21 @@ impl Session {
                     } else {
                         Some(asked.limit.unwrap_or(asked.page))
                     };
+                    // `max_returned_count` and `time_range` are for subscribing; coming back loses nothing.
+                    let left = left.filter(|_| !returned);
+                    let range = asked.time_range.filter(|_| !returned);
+                    let since = range.and_then(|range| now.wall.checked_sub(range));
+                    // What was missed stays unread until the next SUBSCRIBE: the position must not pass it.
+                    let stopped = returned && !asked.on_resume;
                     let key = self.read_again(&before, &asked.reader);
-                    let since = asked.time_range.and_then(|range| now.wall.checked_sub(range));
-                    let key = key.unwrap_or_else(|| self.read_anew(sub, packet_id, asked, steps));
+                    let key = key.unwrap_or_else(|| self.read_anew(sub, occasion, asked, steps));
                     if let Some(reading) = self.readers.get_mut(key) {
-                        reading.since = since;
+                        (reading.since, reading.stopped) = (since, stopped);
                     }
                     keys.push(key);
-                    sources.push_back(From::Backlog(key, left));
+                    if !stopped {
+                        sources.push_back(From::Backlog(key, left));
+                    }
                 }
                 Effect::Retained(..) | Effect::Backlog(_) | Effect::Lookup(_) | Effect::Subscribe(_) => {}
             }
@@ -183,9 +208,12 @@ impl Session {
         Some(key)
     }
 
-    fn read_anew(&mut self, sub: SubId, packet_id: Option<u16>, backlog: Box<Backlog>, steps: &mut Steps) -> ReaderKey {
+    fn read_anew(&mut self, sub: SubId, occasion: Occasion, backlog: Box<Backlog>, steps: &mut Steps) -> ReaderKey {
         let read = self.new_read();
-        if backlog.durable && backlog.start == Start::Latest {
+        if let Occasion::Subscribe(packet_id) = occasion
+            && backlog.durable
+            && backlog.start == Start::Latest
+        {
             // A message stored between SUBACK and the row would be skipped after a crash (spec B1).
             self.subscriptions.wait_for(packet_id, read);
         }

@@ -11,8 +11,9 @@ use crate::model::reason::Reason;
 use crate::model::topic::TopicError;
 use crate::mqtt::packet::{Outgoing, Subscribe, Unsubscribe};
 
+use super::keep::{Held, subscribed, unsubscribed};
 use super::reader::ReaderKey;
-use super::replay::Replay;
+use super::replay::{Occasion, Replay};
 use super::{Map, Now, ReadId, Session, Step, Steps, SubId};
 
 /// One subscription and what it reads.
@@ -26,6 +27,8 @@ pub(super) struct Sub {
     pub(super) replay: Option<Replay>,
     /// Whether the subscription was new when it was last made (Retain Handling 1).
     pub(super) is_new: bool,
+    /// The client itself subscribed; otherwise the operator did (spec C4), who keeps that.
+    own: bool,
     /// Messages that were lately sent from a store: their live copies may still be on the way.
     recent: VecDeque<MessageId>,
 }
@@ -36,6 +39,18 @@ const RECENT_MAX: usize = 1024;
 const ON_THE_WAY_MICROS: u64 = 30_000_000;
 
 impl Sub {
+    fn new(subscription: Subscription, own: bool) -> Self {
+        Self {
+            identifiers: subscription.identifier.into_iter().collect(),
+            subscription,
+            readers: Vec::new(),
+            replay: None,
+            is_new: false,
+            own,
+            recent: VecDeque::new(),
+        }
+    }
+
     /// This message was sent from a store.
     pub(super) fn sent_from_store(&mut self, id: MessageId) {
         if self.recent.len() >= RECENT_MAX {
@@ -64,8 +79,17 @@ struct Waiting {
     subs: Vec<SubId>,
     /// Questions that must be answered first: where a reader begins.
     begins: Vec<ReadId>,
-    /// When it is sent all the same; set once everything was asked.
+    /// Commits of the subscriptions themselves, which nothing replaces.
+    keeps: Vec<ReadId>,
+    /// When it no longer waits for questions; set once everything was asked.
     due: Option<Instant>,
+}
+
+impl Waiting {
+    /// Whether everything was asked and answered.
+    fn is_done(&self) -> bool {
+        self.due.is_some() && self.begins.is_empty() && self.keeps.is_empty()
+    }
 }
 
 /// The subscriptions of a session.
@@ -81,12 +105,38 @@ pub(super) struct Subscriptions {
 
 impl Subscriptions {
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.waiting.iter().filter_map(|waiting| waiting.due).min()
+        let asking = self.waiting.iter().filter(|waiting| !waiting.begins.is_empty());
+        asking.filter_map(|waiting| waiting.due).min()
     }
 
     /// The connection has gone: nobody awaits a SUBACK.
     pub(super) fn forget_waiting(&mut self) {
         self.waiting.clear();
+    }
+
+    /// What was found in a store.
+    pub(super) fn restore(&mut self, found: Vec<Subscription>) {
+        for subscription in found {
+            self.next += 1;
+            self.names.insert(subscription.full_filter(), self.next);
+            self.subs.insert(self.next, Sub::new(subscription, true));
+        }
+    }
+
+    /// Every subscription, in the order in which they were first made.
+    pub(super) fn in_order(&self) -> Vec<SubId> {
+        let mut subs: Vec<SubId> = self.subs.keys().copied().collect();
+        subs.sort_unstable();
+        subs
+    }
+
+    /// What the client itself subscribed to.
+    pub(super) fn own(&self) -> Vec<Subscription> {
+        let known = self.in_order().into_iter().filter_map(|sub| self.subs.get(&sub));
+        known
+            .filter(|sub| sub.own)
+            .map(|sub| sub.subscription.clone())
+            .collect()
     }
 
     /// The subscription to exactly this filter that is not shared.
@@ -114,6 +164,7 @@ impl Session {
             reasons: Vec::new(),
             subs: Vec::new(),
             begins: Vec::new(),
+            keeps: Vec::new(),
             due: None,
         };
         for asked in packet.filters {
@@ -121,6 +172,9 @@ impl Session {
                 Ok(mut subscription) => {
                     subscription.identifier = packet.identifier;
                     waiting.reasons.push(Reason(subscription.qos as u8));
+                    let kept = subscription.clone();
+                    let keep = |client| subscribed(client, kept);
+                    waiting.keeps.extend(self.keep(keep, Held::SubAck, steps));
                     waiting.subs.push(self.add(subscription, Some(packet_id), steps));
                 }
                 Err(reason) => waiting.reasons.push(reason),
@@ -157,18 +211,13 @@ impl Session {
             self.subscriptions.names.insert(name, self.subscriptions.next);
             self.subscriptions.next
         });
-        let identifiers: Arc<[u32]> = subscription.identifier.into_iter().collect();
-        let entry = self.subscriptions.subs.entry(sub).or_insert_with(|| Sub {
-            subscription: subscription.clone(),
-            identifiers: Arc::default(),
-            readers: Vec::new(),
-            replay: None,
-            is_new: true,
-            recent: VecDeque::new(),
-        });
+        let own = packet_id.is_some();
+        let entry = self.subscriptions.subs.entry(sub);
+        let entry = entry.or_insert_with(|| Sub::new(subscription.clone(), own));
         entry.subscription = subscription.clone();
-        entry.identifiers = identifiers;
+        entry.identifiers = subscription.identifier.into_iter().collect();
         entry.is_new = known.is_none();
+        entry.own |= own;
         entry.restart();
         self.subscriptions.replaying.push(sub);
         steps.push_back(Step::Route(sub, subscription.clone()));
@@ -216,7 +265,7 @@ impl Session {
         now: &mut Now<'_>,
         steps: &mut Steps,
     ) {
-        self.begin_replay(sub, packet_id, effects, now, steps);
+        self.begin_replay(sub, Occasion::Subscribe(packet_id), effects, now, steps);
         if packet_id.is_none() {
             self.drive(sub, now, steps);
         }
@@ -248,34 +297,30 @@ impl Session {
         self.answer_subscribers(now, steps);
     }
 
-    /// A question that a SUBACK may wait for was answered.
+    /// A question or a commit that a SUBACK may wait for was answered.
     pub(super) fn answered(&mut self, read: ReadId, now: &mut Now<'_>, steps: &mut Steps) {
-        self.subscriptions
-            .waiting
-            .iter_mut()
-            .for_each(|waiting| waiting.begins.retain(|begin| *begin != read));
+        for waiting in &mut self.subscriptions.waiting {
+            waiting.begins.retain(|begin| *begin != read);
+            waiting.keeps.retain(|keep| *keep != read);
+        }
         self.answer_subscribers(now, steps);
     }
 
     fn answer_subscribers(&mut self, now: &mut Now<'_>, steps: &mut Steps) {
         // SUBACKs leave in the order of their SUBSCRIBEs ([MQTT-4.6.0] leaves it open; clients expect it).
-        while let Some(first) = self.subscriptions.waiting.front() {
-            if first.due.is_none() || !first.begins.is_empty() {
-                return;
-            }
+        while self.subscriptions.waiting.front().is_some_and(Waiting::is_done) {
             self.send_first_suback(steps);
             self.drive_replays_now(now, steps);
         }
     }
 
     pub(super) fn answer_late_subscribers(&mut self, now: Instant, steps: &mut Steps) {
-        while self
-            .subscriptions
-            .waiting
-            .front()
-            .and_then(|first| first.due)
-            .is_some_and(|due| due <= now)
-        {
+        for waiting in &mut self.subscriptions.waiting {
+            if waiting.due.is_some_and(|due| due <= now) {
+                waiting.begins.clear();
+            }
+        }
+        while self.subscriptions.waiting.front().is_some_and(Waiting::is_done) {
             self.send_first_suback(steps);
         }
         self.drive_replays(steps);
@@ -299,6 +344,7 @@ impl Session {
 
     pub(super) fn unsubscribe(&mut self, packet: Unsubscribe, steps: &mut Steps) {
         let packet_id = packet.packet_id;
+        let mut kept = Vec::new();
         let reasons = packet.filters.into_iter().map(|wanted| {
             let Ok((share, filter)) = wanted else {
                 return Reason::TOPIC_FILTER_INVALID;
@@ -311,6 +357,9 @@ impl Session {
             let Some(sub) = self.subscriptions.names.remove(&name) else {
                 return Reason::NO_SUBSCRIPTION_EXISTED;
             };
+            if self.subscriptions.subs.get(&sub).is_some_and(|sub| sub.own) {
+                kept.push(name);
+            }
             self.remove(sub, steps);
             let event = Event::SessionUnsubscribed {
                 client: Arc::clone(&self.client),
@@ -320,13 +369,24 @@ impl Session {
             Reason::SUCCESS
         });
         let reasons = reasons.collect();
-        steps.push_back(Step::Send(Outgoing::UnsubAck { packet_id, reasons }));
+        let answer = Outgoing::UnsubAck { packet_id, reasons };
+        let Some(last) = kept.pop().filter(|_| self.is_kept()) else {
+            return steps.push_back(Step::Send(answer));
+        };
+        // Commits come in order: the last one stands for all.
+        for filter in kept {
+            self.keep(|client| unsubscribed(client, filter), Held::Nothing, steps);
+        }
+        self.keep(|client| unsubscribed(client, last), Held::UnsubAck(answer), steps);
     }
 
     /// Removes every route, because the session ends.
     pub(super) fn unroute_all(&mut self, steps: &mut Steps) {
-        let subs: Vec<SubId> = self.subscriptions.subs.keys().copied().collect();
-        subs.into_iter().for_each(|sub| self.remove(sub, steps));
+        // Nothing of a session that was restored and whose client never came back is routed.
+        if !self.is_restored {
+            let subs = self.subscriptions.in_order();
+            subs.into_iter().for_each(|sub| self.remove(sub, steps));
+        }
         self.subscriptions.names.clear();
     }
 

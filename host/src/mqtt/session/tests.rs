@@ -12,7 +12,7 @@ use crate::model::event::{Effect, Start};
 use crate::model::id::IdClock;
 use crate::model::message::Qos;
 use crate::model::properties::Properties;
-use crate::model::session::Will;
+use crate::model::session::{SessionWrite, Will};
 use crate::mqtt::packet::{Ack, Connect, Disconnect, Publish, Subscribe};
 use Settled::{Refused, Stored};
 
@@ -23,6 +23,7 @@ struct Bench {
     started: Instant,
     clock: Duration,
     interest: Interest,
+    keeps: Option<Keeping>,
 }
 
 fn connect(version: Version) -> Connect {
@@ -57,6 +58,7 @@ impl Bench {
             wall: UNIX_EPOCH,
             ids: Ids::new(&ids, 1),
             interest: Interest::default(),
+            keeps: None,
         };
         let session = Session::open(Arc::new(limits), who, connect, false, &mut now, &mut steps);
         let bench = Self {
@@ -65,6 +67,7 @@ impl Bench {
             started,
             clock: Duration::ZERO,
             interest: Interest::default(),
+            keeps: None,
         };
         (bench, steps.into_iter().map(|step| show(&step)).collect())
     }
@@ -92,6 +95,7 @@ impl Bench {
             wall,
             ids: Ids::new(&self.ids, 1),
             interest: self.interest,
+            keeps: self.keeps.as_ref(),
         };
         act(&mut self.session, &mut now, &mut steps);
         steps.into()
@@ -219,15 +223,34 @@ fn subscribe(filter: &str, packet_id: u16) -> Packet {
 }
 
 /// A step in a few words.
+fn show_keep(keep: &Keep) -> String {
+    match keep {
+        Keep::Session(SessionWrite::Attached(_)) => "attached".into(),
+        Keep::Session(SessionWrite::Left { will, .. }) => if *will { "left with will" } else { "left" }.into(),
+        Keep::Session(SessionWrite::WillDone(..)) => "will done".into(),
+        Keep::Session(SessionWrite::Subscribed(_, subscription)) => format!("subscribed {}", subscription.filter),
+        Keep::Session(SessionWrite::Unsubscribed(_, filter)) => format!("unsubscribed {filter}"),
+        Keep::Session(SessionWrite::Ended { positions, .. }) => format!("ended {positions}"),
+        Keep::Exchange(exchange) => {
+            let released = if exchange.released { " released" } else { "" };
+            format!("{:?} {}{released}", exchange.direction, exchange.packet_id)
+        }
+        Keep::EndExchange(_, direction, _) => format!("end {direction:?}"),
+    }
+}
+
 fn show(step: &Step) -> String {
     match step {
-        Step::Publish { ticket, message } => {
+        Step::Publish { ticket, message, kept } => {
             format!(
-                "publish {ticket} {} {}",
+                "publish {ticket} {} {}{}",
                 message.topic,
-                String::from_utf8_lossy(&message.payload)
+                String::from_utf8_lossy(&message.payload),
+                kept.map_or(String::new(), |packet_id| format!(" with {packet_id}"))
             )
         }
+        Step::Keep(id, keep) => format!("keep {id} {}", show_keep(keep)),
+        Step::Returned(sub, _) => format!("returned {sub}"),
         Step::Fire(event) => format!("fire {}", event.point()),
         Step::Subscribed { sub, .. } => format!("subscribed {sub}"),
         Step::Route(sub, subscription) => format!("route {sub} {}", subscription.full_filter()),
@@ -728,3 +751,5 @@ fn a_refused_message_does_not_hold_its_readers() {
     bench.ack(AckKind::PubAck, 2);
     assert_eq!(bench.pass(Duration::from_millis(50)), ["advance 1"]);
 }
+
+mod kept;

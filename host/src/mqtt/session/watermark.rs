@@ -54,6 +54,11 @@ impl Tracker {
         self.position
     }
 
+    /// The position that was last given out to be written.
+    pub(super) fn written(&self) -> Position {
+        self.written
+    }
+
     /// The position may not move beyond `limit` until it is lifted with `None`.
     pub(super) fn limit(&mut self, limit: Option<Position>) {
         self.limit = limit;

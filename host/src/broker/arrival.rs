@@ -1,0 +1,179 @@
+//! A client that was let in, on its way to its session: kept sessions are read first, and what ended must be gone
+//! from the store before its client hears of a new one (spec C16).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::connection::Connection;
+use super::listener::Permit;
+use super::mailbox::Loaded;
+use super::wire::{Socket, Wire};
+use crate::model::message::Client;
+use crate::model::reason::Reason;
+use crate::model::session::{Keeping, SavedSession};
+use crate::mqtt::packet::{ConnAck, Connect, Outgoing};
+use crate::mqtt::session::Session;
+
+/// How long a client waits for the store before it is told to try again later.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A client that has sent its CONNECT and was let in.
+pub(crate) struct Arrival {
+    pub(crate) socket: Box<dyn Socket>,
+    pub(crate) permit: Permit,
+    pub(crate) connect: Connect,
+    pub(crate) client: Arc<Client>,
+    /// We chose the client identifier.
+    pub(crate) assigned: bool,
+    /// What was read behind the CONNECT.
+    pub(crate) behind: Bytes,
+}
+
+/// A client whose CONNACK waits for the store.
+pub(super) struct Waiting {
+    arrival: Box<Arrival>,
+    pub(super) until: Instant,
+    /// The store keeps no session of this client.
+    nothing_kept: bool,
+}
+
+impl Connection {
+    /// A client connected: to its session, or to a new one.
+    pub(super) async fn arrive(&mut self, arrival: Box<Arrival>) {
+        self.hear_out().await;
+        self.act(|session, now, steps| session.taken_over(now, steps));
+        self.carry_out().await;
+        if arrival.connect.clean_start {
+            self.end_session().await;
+        }
+        let waiting = Waiting {
+            arrival,
+            until: Instant::now() + PATIENCE,
+            nothing_kept: false,
+        };
+        if let Some(earlier) = self.waiting.replace(waiting) {
+            self.turn_away(earlier);
+        }
+        self.let_in().await;
+    }
+
+    /// Lets the client in that waits, unless the store has something to do or to say first.
+    pub(super) async fn let_in(&mut self) {
+        let Some(waiting) = self.waiting.take() else { return };
+        if self.session.is_none() && !waiting.nothing_kept {
+            let ask = self.keeping == 0 && !self.loading;
+            if !ask || self.broker.hooks.keeping().is_some() {
+                self.waiting = Some(waiting);
+                if ask {
+                    self.load();
+                }
+                return;
+            }
+        }
+        self.seat(*waiting.arrival).await;
+    }
+
+    /// The kept session has something that is due: a will, or its end.
+    pub(super) fn look_after(&mut self) {
+        if self.session.is_none() && self.waiting.is_none() && !self.loading && self.keeping == 0 {
+            self.load();
+        }
+    }
+
+    fn load(&mut self) {
+        self.loading = true;
+        self.broker.reads.session(&self.mailbox, self.id.clone());
+    }
+
+    /// The store has said what it keeps of this client.
+    pub(super) async fn loaded(&mut self, loaded: Loaded) {
+        self.loading = false;
+        match loaded {
+            Err(()) => {
+                if let Some(waiting) = self.waiting.take() {
+                    self.turn_away(waiting);
+                }
+            }
+            Ok(None) => {
+                if let Some(waiting) = &mut self.waiting {
+                    waiting.nothing_kept = true;
+                }
+            }
+            Ok(Some(kept)) => self.restore(*kept).await,
+        }
+        self.let_in().await;
+    }
+
+    /// Takes up a session that was kept. What came due while nobody looked after it happens now.
+    async fn restore(&mut self, (saved, keeping): (SavedSession, Keeping)) {
+        let broker = Arc::clone(&self.broker);
+        let now = self.present.now(&broker);
+        let mut session = Session::restore(Arc::clone(&broker.limits), saved, keeping, &now);
+        session.number_from(self.numbers);
+        self.session = Some(session);
+        self.act(|session, now, steps| session.tick(now, steps));
+        self.carry_out().await;
+        let starts_clean = self.waiting.as_ref().map(|waiting| waiting.arrival.connect.clean_start);
+        match starts_clean {
+            Some(true) => self.end_session().await,
+            Some(false) => {}
+            // Nobody is there for it: it goes on in the store.
+            None => self.drop_session(),
+        }
+    }
+
+    async fn end_session(&mut self) {
+        self.act(|session, now, steps| {
+            if !session.is_over() {
+                session.end(now, steps)
+            }
+        });
+        self.carry_out().await;
+        self.drop_session();
+    }
+
+    async fn seat(&mut self, arrival: Arrival) {
+        let Arrival {
+            socket,
+            permit,
+            connect,
+            client,
+            assigned,
+            behind,
+        } = arrival;
+        let wire = Wire::new(socket, permit, &connect, behind, self.broker.limits.packet_bytes_max);
+        self.wire = Some(wire);
+        self.mailbox.set_online(true);
+        match self.session {
+            Some(_) => self.act(|session, now, steps| session.resume(client, connect, now, steps)),
+            None => {
+                let broker = Arc::clone(&self.broker);
+                let mut now = self.present.now(&broker);
+                let limits = Arc::clone(&broker.limits);
+                let mut session = Session::open(limits, client, connect, assigned, &mut now, &mut self.steps);
+                session.number_from(self.numbers);
+                self.session = Some(session);
+            }
+        }
+        self.carry_out().await;
+    }
+
+    /// A client that waited for too long, or in whose place another one came.
+    pub(super) fn turn_away(&self, waiting: Waiting) {
+        let Arrival {
+            socket,
+            permit,
+            connect,
+            client,
+            ..
+        } = *waiting.arrival;
+        let reason = Reason::SERVER_UNAVAILABLE;
+        let text = "the store that keeps sessions does not answer, or another connection came: try again later";
+        tracing::info!(client.id = %client.id, peer = %client.peer, %reason, text, "connection refused");
+        let mut wire = Wire::unconnected(socket, permit, connect.version);
+        wire.put(&Outgoing::ConnAck(Box::new(ConnAck::refusal(reason, text))));
+        self.broker.tracker.spawn(wire.linger());
+    }
+}

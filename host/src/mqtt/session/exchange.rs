@@ -1,0 +1,258 @@
+//! QoS 2 to the client (MQTT 4.3.3). The exchanges of a kept session are written to its store before the client
+//! can see them, and stay there until no position can bring their message back (spec C16).
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+
+use crate::model::delivery::{Place, PoolName, Position, Run, Stored};
+use crate::model::id::MessageId;
+use crate::model::message::Qos;
+use crate::model::reason::Reason;
+use crate::model::session::{Direction, Keep, SavedSent};
+use crate::model::topic::Topic;
+
+use super::keep::{Held, exchange};
+use super::outbound::{Delivery, Outbound, Stage, release};
+use super::{Now, Session, Steps};
+
+/// Ended exchanges that wait for a position to pass them. With so many, nothing new is sent: the client leaves an
+/// old message unacknowledged.
+const FINISHED_MAX: usize = 10_000;
+
+/// What is kept of a sent message, beside its packet identifier.
+#[derive(Clone, Debug)]
+pub(super) struct Trace {
+    id: MessageId,
+    topic: Topic,
+    /// Where it lies in the pool that keeps the session, if it does.
+    place: Option<Position>,
+}
+
+/// The exchanges that the client has ended or half ended.
+#[derive(Debug, Default)]
+pub(super) struct Exchanges {
+    /// The client has these messages, and a reader could still find them unread.
+    heard: HashSet<MessageId, RandomState>,
+    /// Ended by the client, still in the store: packet identifier and message.
+    finished: VecDeque<(u16, Trace)>,
+}
+
+impl Exchanges {
+    pub(super) fn is_full(&self) -> bool {
+        self.finished.len() >= FINISHED_MAX
+    }
+
+    /// Whether the client has said PUBREC for this message.
+    pub(super) fn has(&self, id: MessageId) -> bool {
+        self.heard.contains(&id)
+    }
+}
+
+impl Trace {
+    fn of(delivery: &Delivery, pool: &PoolName) -> Self {
+        let message = delivery.message();
+        let stored = delivery.run.stored_in(pool);
+        let place = stored.map(|stored| stored.place(delivery.index, message.id));
+        Self {
+            id: message.id,
+            topic: message.topic.detached(),
+            place: match place {
+                Some(Place::At(position)) => Some(position),
+                Some(Place::Pending | Place::Nowhere) | None => None,
+            },
+        }
+    }
+}
+
+impl Outbound {
+    /// What was found in a store, in the order in which it was sent. The deliveries get their terms from the
+    /// subscriptions later.
+    pub(super) fn restore(&mut self, found: Vec<SavedSent>, pool: &PoolName) {
+        for SavedSent {
+            packet_id,
+            id,
+            released,
+            message,
+        } in found
+        {
+            // A packet identifier that was used again: the older exchange had ended.
+            if let Some(older) = self.sent.remove(&packet_id) {
+                let trace = older.trace;
+                self.exchanges.finished.extend(trace.map(|trace| (packet_id, trace)));
+            }
+            let place = message.as_ref().map(|(place, _)| *place);
+            let topic = message.as_ref().map(|(_, message)| message.topic.clone());
+            let delivery = message.filter(|_| !released).map(|(place, message)| {
+                let stored = Stored::new(pool.clone(), std::iter::once(true));
+                stored.settle_at(0, place);
+                Delivery {
+                    run: Arc::new(Run::new(vec![message], vec![stored])),
+                    index: 0,
+                    qos: Qos::ExactlyOnce,
+                    retain: false,
+                    identifiers: Arc::default(),
+                    readers: Default::default(),
+                }
+            });
+            // What the store has no more cannot be sent again; the client may still hold its identifier.
+            let stage = if delivery.is_some() {
+                Stage::Published
+            } else {
+                Stage::Released
+            };
+            if stage == Stage::Released {
+                self.exchanges.heard.insert(id);
+            }
+            let sent = self.insert(packet_id, delivery, Qos::ExactlyOnce, stage);
+            sent.trace = topic.map(|topic| Trace { id, topic, place });
+        }
+    }
+
+    /// Every exchange that the client has not ended or that a position has not passed, to be kept anew: packet
+    /// identifier, message, whether it was released, and what waits for it.
+    pub(super) fn exchanges(&mut self) -> Vec<(u16, MessageId, bool, Held)> {
+        let finished = self.exchanges.finished.iter();
+        let mut all: Vec<_> = finished
+            .map(|(packet_id, trace)| (*packet_id, trace.id, true, Held::Nothing))
+            .collect();
+        for (packet_id, sent) in &mut self.sent {
+            let id = match (&sent.trace, &sent.delivery) {
+                _ if sent.qos < Qos::ExactlyOnce => continue,
+                (Some(trace), _) => trace.id,
+                (None, Some(delivery)) => delivery.message().id,
+                (None, None) => continue,
+            };
+            let (released, held) = match sent.stage {
+                Stage::Keeping => (false, Held::Publish(*packet_id)),
+                Stage::Due | Stage::Published => (false, Held::Nothing),
+                Stage::Releasing => (true, Held::PubRel(*packet_id)),
+                Stage::Released => (true, Held::Nothing),
+            };
+            all.push((*packet_id, id, released, held));
+        }
+        all.sort_unstable_by_key(|(_, id, ..)| *id);
+        all
+    }
+
+    /// The session is kept no longer.
+    pub(super) fn forget_finished(&mut self) {
+        self.exchanges.finished.clear();
+        self.exchanges.heard.clear();
+    }
+}
+
+impl Session {
+    /// A message takes its packet identifier; its PUBLISH leaves when that is kept.
+    pub(super) fn begin_exchange(&mut self, packet_id: u16, delivery: Delivery, steps: &mut Steps) {
+        let id = delivery.message().id;
+        self.outbound
+            .insert(packet_id, Some(delivery), Qos::ExactlyOnce, Stage::Keeping);
+        let begin = |client| exchange(client, Direction::Sent, packet_id, id, false);
+        self.keep(begin, Held::Publish(packet_id), steps);
+    }
+
+    /// The exchange is kept: its PUBLISH leaves, or waits for the client.
+    pub(super) fn transmit_kept(&mut self, packet_id: u16, now: &mut Now<'_>, steps: &mut Steps) {
+        let is_there = self.link.is_some();
+        let keeping = |stage: Stage| stage == Stage::Keeping;
+        let sent = self.outbound.sent.get_mut(&packet_id);
+        let Some(sent) = sent.filter(|sent| keeping(sent.stage)) else {
+            return;
+        };
+        sent.stage = if is_there { Stage::Published } else { Stage::Due };
+        let delivery = sent.delivery.clone().filter(|_| is_there);
+        self.outbound.keeping -= 1;
+        if let Some(delivery) = delivery {
+            self.transmit(packet_id, &delivery, now, steps);
+        }
+        if self.outbound.keeping == 0 {
+            self.pump(now, steps);
+        }
+    }
+
+    /// PUBREC: the client has the message, or does not want it ([MQTT-4.3.3-4]: then no PUBREL follows).
+    pub(super) fn received_by_client(&mut self, packet_id: u16, reason: Reason, now: &mut Now<'_>, steps: &mut Steps) {
+        let pool = self.keeper.pool().cloned();
+        let Some(sent) = self.outbound.sent.get_mut(&packet_id) else {
+            return;
+        };
+        let delivery = sent.delivery.take();
+        if let (Some(pool), Some(delivery)) = (&pool, &delivery) {
+            sent.trace = Some(Trace::of(delivery, pool));
+        }
+        let id = sent.trace.as_ref().map(|trace| trace.id);
+        let refused = reason.is_error();
+        sent.stage = if pool.is_some() {
+            Stage::Releasing
+        } else {
+            Stage::Released
+        };
+        self.heard(delivery, now, steps);
+        match id.filter(|_| pool.is_some()) {
+            Some(id) => {
+                self.outbound.exchanges.heard.insert(id);
+                let held = if refused {
+                    Held::Nothing
+                } else {
+                    Held::PubRel(packet_id)
+                };
+                self.keep(
+                    |client| exchange(client, Direction::Sent, packet_id, id, true),
+                    held,
+                    steps,
+                );
+            }
+            None if !refused => self.send_release(packet_id, steps),
+            None => {}
+        }
+        if refused {
+            self.end_exchange(packet_id, now);
+        }
+    }
+
+    /// The client's PUBREC is kept: PUBREL leaves, now or when it is back.
+    pub(super) fn send_release(&mut self, packet_id: u16, steps: &mut Steps) {
+        let Some(sent) = self.outbound.sent.get_mut(&packet_id) else {
+            return;
+        };
+        sent.stage = Stage::Released;
+        if self.link.is_some() {
+            steps.push_back(release(packet_id, Reason::SUCCESS));
+        }
+    }
+
+    /// PUBCOMP: the packet identifier is free.
+    pub(super) fn end_exchange(&mut self, packet_id: u16, now: &Now<'_>) {
+        let Some(sent) = self.outbound.sent.remove(&packet_id) else {
+            return;
+        };
+        if let Some(trace) = sent.trace.filter(|_| self.is_kept()) {
+            self.outbound.exchanges.finished.push_back((packet_id, trace));
+            self.positions_later(now.instant);
+        }
+    }
+
+    /// Ends the exchanges that no reader can find unread any more, in the store too.
+    pub(super) fn end_exchanges(&mut self, steps: &mut Steps) {
+        if self.outbound.exchanges.finished.is_empty() {
+            return;
+        }
+        let Some(pool) = self.keeper.pool().cloned() else {
+            return self.outbound.forget_finished();
+        };
+        for (packet_id, trace) in std::mem::take(&mut self.outbound.exchanges.finished) {
+            let passed = trace
+                .place
+                .is_none_or(|place| self.readers.have_passed(&pool, &trace.topic, place));
+            if !passed {
+                self.outbound.exchanges.finished.push_back((packet_id, trace));
+                continue;
+            }
+            self.outbound.exchanges.heard.remove(&trace.id);
+            let end = |client| Keep::EndExchange(client, Direction::Sent, trace.id);
+            self.keep(end, Held::Nothing, steps);
+        }
+    }
+}
