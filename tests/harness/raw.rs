@@ -63,6 +63,8 @@ pub struct Hello<'a> {
     /// Session Expiry Interval (MQTT 5).
     pub expiry_s: u32,
     pub will: Option<(&'a str, &'a str, u8)>,
+    /// Will Delay Interval (MQTT 5).
+    pub will_delay_s: u32,
 }
 
 impl<'a> Hello<'a> {
@@ -75,6 +77,7 @@ impl<'a> Hello<'a> {
             keep_alive_s: 0,
             expiry_s: 0,
             will: None,
+            will_delay_s: 0,
         }
     }
 
@@ -116,7 +119,7 @@ impl<'a> Hello<'a> {
                 retain: false,
                 topic: topic.into(),
                 message: Bytes::copy_from_slice(message.as_bytes()),
-                will_delay_interval_sec: None,
+                will_delay_interval_sec: Some(self.will_delay_s),
                 correlation_data: None,
                 message_expiry_interval: None,
                 content_type: None,
