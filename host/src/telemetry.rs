@@ -36,7 +36,7 @@ names! {
     describe_gauge POOL_WAITING_BYTES = "pool_waiting_bytes", "Bytes that wait for a pool: `pool`.";
     describe_gauge POOL_UP = "pool_up", "1 where the database answers, 0 where it does not: `pool`.";
     describe_gauge CONNECTIONS = "connections", "Open sockets.";
-    describe_gauge SESSIONS = "sessions", "Sessions, connected or not.";
+    describe_gauge SESSIONS = "sessions", "Sessions in memory, connected or not; kept sessions of absent clients are in the store.";
     describe_gauge SUBSCRIPTIONS = "subscriptions", "Subscriptions.";
     describe_gauge RETAINED = "retained_messages", "Retained messages that the broker itself keeps.";
     describe_counter DISCONNECTS = "disconnects_total", "CONNECTs refused and connections closed by us: `reason`.";

@@ -54,6 +54,7 @@ impl Connection {
                 Step::Advance(reader, position) => self.broker.hooks.advance(&reader, position),
                 Step::Forget => self.broker.hooks.forget(&self.id),
                 Step::Close(reason) => self.hang_up(reason),
+                Step::Rest => self.drop_session(),
                 Step::End => self.end(),
             }
         }

@@ -10,6 +10,7 @@ use strum::IntoEnumIterator;
 use crate::model::delivery::PoolName;
 use crate::model::event::HookPoint;
 use crate::model::session::Keeping;
+use crate::model::topic::Filter;
 use crate::mqtt::session::Interest;
 use crate::store::pool::Pool;
 use crate::telemetry;
@@ -108,6 +109,22 @@ impl Active {
     /// Which frequent moments have rules that want every message.
     pub(super) fn interest(&self) -> Interest {
         self.interest
+    }
+
+    /// Whether every message of QoS 1 and 2 that this filter matches is stored in this pool.
+    pub(super) fn stores_all(&self, pool: &Arc<Pool>, filter: &Filter) -> bool {
+        let rules = self
+            .points
+            .get(&HookPoint::MessagePublish)
+            .map_or(&[][..], Vec::as_slice);
+        rules.iter().any(|bound| {
+            let saves = matches!(
+                bound.rule.action,
+                Action::Builtin(Builtin::MessagePublish | Builtin::MessageStore)
+            );
+            let covers = bound.rule.filter.as_ref().is_none_or(|wide| wide.covers(filter));
+            saves && covers && Arc::ptr_eq(&bound.pool, pool)
+        })
     }
 
     /// Where sessions are kept: the first pool that says so.

@@ -174,22 +174,12 @@ fn overlap(one: &Rule, other: &Rule) -> bool {
     }
 }
 
-/// Whether every topic that `narrow` matches is matched by `wide`.
+/// Whether every topic that `narrow` matches is matched by `wide`; a rule without a filter matches them all.
 fn covers(wide: &Rule, narrow: &Rule) -> bool {
-    let Some(wide) = &wide.filter else { return true };
-    let wide = wide.as_str();
-    let narrow = narrow.filter.as_ref().map_or("#", Filter::as_str);
-    if shy(wide, narrow) {
-        return false;
-    }
-    let (mut wide, mut narrow) = (wide.split('/'), narrow.split('/'));
-    loop {
-        match (wide.next(), narrow.next()) {
-            (Some("#"), _) | (None, None) => return true,
-            (_, Some("#")) => return false,
-            (Some(a), Some(b)) if a == b || a == "+" => {}
-            _ => return false,
-        }
+    match (&wide.filter, &narrow.filter) {
+        (None, _) => true,
+        (Some(wide), Some(narrow)) => wide.covers(narrow),
+        (Some(wide), None) => wide.as_str() == "#",
     }
 }
 

@@ -21,7 +21,7 @@ impl Hooks {
         };
         let rules = active.matching(event.point(), event.topic());
         let backlogs = rules.filter_map(|bound| match &bound.rule.action {
-            Action::Builtin(builtin) => backlog(*builtin, &bound.rule, client, subscription, &bound.pool),
+            Action::Builtin(builtin) => backlog(*builtin, &bound.rule, client, subscription, &bound.pool, &active),
             Action::Statements(_) | Action::Commands(_) => None,
         });
         backlogs.map(|backlog| Effect::Backlog(Box::new(backlog))).collect()

@@ -122,7 +122,8 @@ impl Hooks {
                 return Some(Effect::Retained(subscription.filter.clone(), rule.pool.clone(), limit));
             }
             (_, Event::SessionSubscribed { client, subscription }) => {
-                return backlog(builtin, rule, client, subscription, pool).map(|it| Effect::Backlog(Box::new(it)));
+                return backlog(builtin, rule, client, subscription, pool, &self.active.load())
+                    .map(|it| Effect::Backlog(Box::new(it)));
             }
             (Builtin::ClientConnected, Event::ClientConnected { client }) => Write::Client(self.state(client, None)),
             (Builtin::ClientDisconnected, Event::ClientDisconnected { client, .. }) => {
@@ -223,7 +224,8 @@ fn backlog(
     rule: &Rule,
     client: &Client,
     subscription: &Subscription,
-    pool: &Pool,
+    pool: &Arc<Pool>,
+    active: &Active,
 ) -> Option<Backlog> {
     let delivery = match builtin {
         Builtin::MessageFetch | Builtin::MessageFetchForPubsub => Delivery::Pubsub,
@@ -254,6 +256,7 @@ fn backlog(
         page: options.fetch_page,
         drain: options.drain,
         on_resume: options.fetch_on_resume,
+        complete: active.stores_all(pool, &subscription.filter),
         ack_last: options.ack_mode == AckMode::Last,
     })
 }

@@ -295,6 +295,8 @@ pub struct Backlog {
     pub drain: bool,
     /// Read what was missed when the session is resumed, without a new SUBSCRIBE (`fetch_on_resume`).
     pub on_resume: bool,
+    /// The pool stores every message of QoS 1 and 2 that the filter matches.
+    pub complete: bool,
     /// Advance to the last acknowledged message instead of the low watermark (`ack_mode = last`).
     pub ack_last: bool,
 }

@@ -130,6 +130,24 @@ impl Filter {
     }
 }
 
+impl Filter {
+    /// Whether every topic that `narrow` matches is matched by this filter, too.
+    pub fn covers(&self, narrow: &Self) -> bool {
+        if self.0.starts_with(['#', '+']) && narrow.0.starts_with('$') {
+            return false;
+        }
+        let (mut wide, mut narrow) = (self.0.split('/'), narrow.0.split('/'));
+        loop {
+            match (wide.next(), narrow.next()) {
+                (Some("#"), _) | (None, None) => return true,
+                (_, Some("#")) => return false,
+                (Some(a), Some(b)) if a == b || a == "+" => {}
+                _ => return false,
+            }
+        }
+    }
+}
+
 fn check(text: &str) -> Result<(), TopicError> {
     match text {
         "" => Err(TopicError::Empty),
@@ -182,6 +200,24 @@ mod tests {
         ] {
             let filter = Filter::new(filter).expect("a good filter");
             assert_eq!(filter.matches(name), expected, "{filter} against {name}");
+        }
+    }
+
+    #[test]
+    fn a_filter_covers_another_when_it_matches_all_that_the_other_does() {
+        for (wide, narrow, expected) in [
+            ("#", "a/+/#", true),
+            ("#", "$SYS/#", false),
+            ("a/#", "a", true),
+            ("a/#", "a/+", true),
+            ("a/+", "a/b", true),
+            ("a/+", "a/#", false),
+            ("a/b", "a/+", false),
+            ("+/b", "a/b", true),
+            ("a/+", "a", false),
+        ] {
+            let filter = |text: &str| Filter::new(text.to_owned()).expect("a good filter");
+            assert_eq!(filter(wide).covers(&filter(narrow)), expected, "{wide} covers {narrow}");
         }
     }
 

@@ -44,6 +44,8 @@ pub struct Limits {
     pub upgrade_qos: bool,
     /// How long acknowledged positions gather before they are written.
     pub position_delay: Duration,
+    /// How long a kept session whose client is away stays in memory.
+    pub rest_after: Duration,
     /// How long a SUBACK waits for the row that says where its reader begins.
     pub suback_patience: Duration,
 }
@@ -68,6 +70,7 @@ impl Default for Limits {
             subscriptions_max: 0,
             upgrade_qos: false,
             position_delay: Duration::from_millis(50),
+            rest_after: Duration::from_secs(5),
             suback_patience: Duration::from_secs(5),
         }
     }

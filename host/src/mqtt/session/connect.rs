@@ -90,6 +90,7 @@ impl Session {
             positions_due: None,
             next_read: 0,
             keeper: Default::default(),
+            rests_at: None,
             is_restored: false,
             books: Default::default(),
             over: false,
@@ -102,6 +103,7 @@ impl Session {
         self.client = client;
         self.version = connect.version;
         self.expires_at = None;
+        self.rests_at = None;
         self.will = None;
         self.attach(connect, true, false, now, steps);
         self.outbound.resend(steps);
@@ -220,6 +222,7 @@ impl Session {
         }
         self.expires_at = session_expiry(expiry_s).map(|expiry| now.instant + expiry);
         self.keep_left(now, steps);
+        self.rests_at = self.is_kept().then_some(now.instant + self.limits.rest_after);
         self.tick_connection(now, steps);
     }
 

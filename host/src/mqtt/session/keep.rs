@@ -53,6 +53,11 @@ impl Keeper {
         self.at.as_ref().map(|keeping| &keeping.pool)
     }
 
+    /// Whether the store has everything.
+    pub(super) fn is_settled(&self) -> bool {
+        self.held.is_empty() && !self.unsaved
+    }
+
     /// The connection has gone: whom an answer was meant for.
     pub(super) fn nobody_waits(&mut self) {
         for held in self.held.values_mut() {

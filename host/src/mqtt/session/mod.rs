@@ -11,6 +11,7 @@ mod pages;
 mod publish;
 mod reader;
 mod replay;
+mod rest;
 mod subscribe;
 mod watermark;
 
@@ -96,6 +97,8 @@ pub enum Step {
     Send(Outgoing),
     /// Close the socket. What was sent before still leaves.
     Close(Reason),
+    /// The store has all of the session: nobody needs it here until its client is back.
+    Rest,
     /// The session is over; nothing follows.
     End,
 }
@@ -195,6 +198,8 @@ pub struct Session {
     positions_due: Option<Instant>,
     next_read: ReadId,
     keeper: Keeper,
+    /// When to see whether the store has all of it, so that it needs not stay in memory.
+    rests_at: Option<Instant>,
     /// It came from a store and its client has not come back yet: nothing of it is routed.
     is_restored: bool,
     books: Books,
@@ -252,6 +257,7 @@ impl Session {
         }
         self.answer_late_subscribers(now.instant, steps);
         self.tick_connection(now, steps);
+        self.rest(now.instant, steps);
     }
 
     /// When [`Session::tick`] wants to be called.
@@ -260,6 +266,7 @@ impl Session {
             self.positions_due,
             self.subscriptions.deadline(),
             self.expires_at,
+            self.rests_at,
             self.will.as_ref().and_then(|will| will.at),
             self.link
                 .as_ref()

@@ -98,6 +98,11 @@ impl Outbound {
         in_turn && self.sent.len() < self.window && !self.exchanges.is_full()
     }
 
+    /// Whether nothing waits for the window.
+    pub(super) fn is_queue_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// Whether so little is under way that it is time to read more.
     pub(super) fn wants_more(&self, page: usize) -> bool {
         self.room() >= page.min(self.window / 2).max(1)

@@ -46,6 +46,11 @@ impl Received {
             .collect();
     }
 
+    /// Whether no answer waits for a resend.
+    pub(super) fn has_told_all(&self) -> bool {
+        self.unheard.is_empty() && self.unreleased.values().all(|known| !known.is_ending)
+    }
+
     /// Every message without PUBREL, to be kept anew.
     pub(super) fn unreleased(&mut self) -> Vec<(u16, MessageId)> {
         let all = self.unreleased.iter_mut().map(|(packet_id, known)| {

@@ -51,6 +51,11 @@ impl Sub {
         }
     }
 
+    /// Whether the client itself subscribed.
+    pub(super) fn is_own(&self) -> bool {
+        self.own
+    }
+
     /// This message was sent from a store.
     pub(super) fn sent_from_store(&mut self, id: MessageId) {
         if self.recent.len() >= RECENT_MAX {

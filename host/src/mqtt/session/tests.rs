@@ -187,6 +187,7 @@ fn backlog(start: Start) -> Backlog {
         page: 100,
         drain: true,
         on_resume: true,
+        complete: true,
         ack_last: false,
     }
 }
@@ -280,6 +281,7 @@ fn show(step: &Step) -> String {
         Step::Send(Outgoing::Disconnect { reason, .. }) => format!("send Disconnect {:#x}", reason.0),
         Step::Send(other) => format!("send {other:?}"),
         Step::Close(reason) => format!("close {:#x}", reason.0),
+        Step::Rest => "rest".into(),
         Step::End => "end".into(),
     }
 }

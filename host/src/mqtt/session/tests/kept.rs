@@ -52,6 +52,19 @@ impl Bench {
         }
     }
 
+    /// A kept subscription to `t` that has read all that is stored.
+    fn reads_t(&mut self) {
+        self.subscribe_all(7, &["t"]);
+        let effects = vec![Effect::Backlog(Box::new(backlog(Start::Latest)))];
+        let steps = self.act(|session, now, steps| session.subscribed(1, Some(7), effects, now, steps));
+        assert_eq!(steps, ["begin 3"]);
+        self.act(|session, now, steps| session.answer(7, now, steps));
+        self.act(|session, now, steps| session.begun(3, Some(Position(0)), now, steps));
+        assert_eq!(self.there(2), ["send SubAck 7", "read 4 own after 0"]);
+        self.page(4, &[], 0, true);
+        self.page(5, &[], 0, true);
+    }
+
     /// Another process takes the session up.
     fn restored(saved: SavedSession) -> Self {
         let mut bench = Self::v5();
@@ -337,4 +350,38 @@ fn a_will_that_came_due_while_nobody_ran_is_published_once() {
     assert!(bench.act(|session, now, steps| session.tick(now, steps)).is_empty());
     let steps = bench.pass(Duration::from_secs(5));
     assert_eq!(steps, ["publish 0 gone w", "keep 1 will done"]);
+}
+
+#[test]
+fn a_kept_session_of_an_absent_client_rests_in_the_store_once_all_of_it_is_there() {
+    let mut bench = Bench::kept();
+    bench.reads_t();
+    bench.lose();
+    assert_eq!(bench.pass(Duration::from_secs(5)), [""; 0], "its commits are under way");
+    (1..20).for_each(|id| {
+        bench.there(id);
+    });
+    assert_eq!(bench.pass(Duration::from_secs(5)), ["unroute 1", "rest"]);
+}
+
+#[test]
+fn a_session_with_something_that_only_memory_knows_stays() {
+    // A subscription that no store covers, and a QoS 1 message whose packet identifier the client knows.
+    for backed in [false, true] {
+        let mut bench = Bench::kept();
+        match backed {
+            false => bench.subscribed_to_t(),
+            true => {
+                bench.reads_t();
+                let run = run_of(1);
+                settle(&run, 0, 1);
+                bench.deliver(&run);
+            }
+        }
+        bench.lose();
+        (1..20).for_each(|id| {
+            bench.there(id);
+        });
+        assert_eq!(bench.pass(Duration::from_secs(10)), [""; 0], "backed: {backed}");
+    }
 }
