@@ -75,9 +75,12 @@ impl Host {
         let mut again = tokio::time::interval(Duration::from_millis(20));
         let mut seen = Vec::new();
         let agree = async {
-            while seen != wanted {
+            loop {
                 again.tick().await;
                 seen = self.sql(query).await;
+                if seen == wanted {
+                    return;
+                }
             }
         };
         let agreed = tokio::time::timeout(PATIENCE, agree).await;

@@ -17,6 +17,7 @@ mod config;
 mod crash;
 mod fault;
 mod gate;
+mod kept;
 mod lookup;
 mod offline;
 mod publish;
