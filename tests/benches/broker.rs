@@ -10,6 +10,8 @@ mod contest;
 mod figure;
 #[path = "broker/generator.rs"]
 mod generator;
+#[path = "broker/idle.rs"]
+mod idle;
 #[path = "broker/link.rs"]
 mod link;
 #[path = "broker/load.rs"]
@@ -32,6 +34,7 @@ use criterion::{Criterion, SamplingMode};
 
 use contest::Contest;
 use generator::Limit;
+use idle::Size;
 use load::{LOADS, Load};
 use measure::BrokerCpu;
 use table::Row;
@@ -68,10 +71,15 @@ fn main() -> Result<()> {
         rows.extend(compete(&mut criterion, load).iter().flat_map(table::rows));
     }
     criterion.final_summary();
+    if filtered() {
+        return Ok(());
+    }
+    let idle = idle::markdown(if measures() { Size::FULL } else { Size::TINY })?;
     if !measures() {
         return Ok(());
     }
     println!("\n{}", table::markdown(&rows));
+    println!("{idle}");
     draw(&rows)
 }
 
@@ -122,6 +130,11 @@ fn limit(load: &Load) -> Limit {
 fn measures() -> bool {
     let given = |wanted| env::args().any(|argument| argument == wanted);
     given("--bench") && !given("--test")
+}
+
+/// Whether the command line asks for some loads only.
+fn filtered() -> bool {
+    env::args().skip(1).any(|argument| !argument.starts_with('-'))
 }
 
 fn draw(rows: &[Row]) -> Result<()> {

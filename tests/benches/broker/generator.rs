@@ -20,6 +20,8 @@ pub(crate) struct Shape {
     pub(crate) subscribers: usize,
     /// Messages of a publisher that may wait for their PUBACK.
     pub(crate) window: u64,
+    /// Whether subscribers have sessions that outlive their connections.
+    pub(crate) kept: bool,
 }
 
 /// When publishers stop, whatever comes first.
@@ -72,7 +74,7 @@ fn topic(number: usize) -> String {
 }
 
 impl Fleet {
-    /// Connects everyone with a clean session; subscribers have their SUBACK when it returns.
+    /// Connects everyone, publishers with a clean session; subscribers have their SUBACK when it returns.
     pub(crate) fn connect(address: SocketAddr, shape: Shape) -> Result<Self> {
         let mut fleet = Self::empty(shape)?;
         for number in 0..shape.publishers {
@@ -88,7 +90,7 @@ impl Fleet {
             });
         }
         for number in 0..shape.subscribers {
-            let (mut link, _) = Link::open(address, format!("subscriber-{number}"), true)?;
+            let (mut link, _) = Link::open(address, format!("subscriber-{number}"), !shape.kept)?;
             link.subscribe(&topic(number % shape.topics))?;
             fleet.seat(link, number, shape)?;
         }

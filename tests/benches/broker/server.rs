@@ -92,6 +92,14 @@ impl Server {
         self.address
     }
 
+    /// Resident memory of the process in bytes.
+    pub(crate) fn resident_bytes(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+        Ok(kib.context("a process has a resident size")? * 1024)
+    }
+
     /// User and system time of the process since its start.
     pub(crate) fn cpu(&self) -> Result<Duration> {
         process_cpu(&self.child.id().to_string())
