@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hookline::app::{take_main, take_pool};
+use hookline::app::{take_main, take_pools};
 use hookline::config::{Config, Overrides, Problem};
 use hookline::hook::backend::Backend;
 use hookline::hook::check::{Takers, check};
@@ -102,7 +102,7 @@ fn a_setting_of_a_plugin_can_come_from_outside() {
         Takers {
             main: &mut take_main,
             pool: &mut |config, pool| {
-                take_pool(config, pool);
+                take_pools()(config, pool);
                 pools.push(pool.to_string());
             },
         },
@@ -172,7 +172,7 @@ fn said_about(file: &Path) -> String {
 fn check_all(etc: &Path, loaded: &[Backend]) -> Vec<Problem> {
     let takers = Takers {
         main: &mut take_main,
-        pool: &mut take_pool,
+        pool: &mut take_pools(),
     };
     check(etc, &Overrides::default(), loaded, takers)
 }
@@ -235,7 +235,7 @@ fn read(backend: Backend, text: &str) -> (Plugin, Vec<Problem>) {
     let folder = tempfile::tempdir().expect("a temporary folder is ours");
     let file = folder.path().join("sample");
     fs::write(&file, text).expect("a temporary folder is ours");
-    let (plugin, problems) = Plugin::read(backend, &file, &Overrides::default(), true, &mut take_pool);
+    let (plugin, problems) = Plugin::read(backend, &file, &Overrides::default(), true, &mut take_pools());
     let short = problems.into_iter().map(|mut problem| {
         problem.origin.file = problem.origin.file.replace(&*file.to_string_lossy(), "sample").into();
         problem

@@ -47,6 +47,7 @@ pub fn check(options: &Options) -> Vec<Problem> {
     let loaded: Vec<Backend> = Backend::iter()
         .filter(|it| loaded.iter().any(|name| name == it.plugin()))
         .collect();
+    let mut take_pool = take_pools();
     let takers = Takers {
         main: &mut take_main,
         pool: &mut take_pool,
@@ -59,9 +60,15 @@ pub fn take_main(config: &mut Config) {
     Settings::take(config);
 }
 
-/// Takes every key of a pool that its store owns.
-pub fn take_pool(config: &mut Config, pool: &PoolName) {
-    settings::pool_options(config, pool, Path::new(""), "");
+/// Takes every key of a pool that its store owns, pool after pool of one file after the other.
+pub fn take_pools() -> impl FnMut(&mut Config, &PoolName) {
+    let mut keepers: Vec<PoolName> = Vec::new();
+    move |config, pool| {
+        // What another file says does not count.
+        keepers.retain(|keeper| keeper.backend() == pool.backend());
+        let options = settings::pool_options(config, pool, Path::new(""), "");
+        settings::note_keeper(config, pool, &options, &mut keepers);
+    }
 }
 
 /// Runs a host until it is told to stop.

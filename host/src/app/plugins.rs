@@ -23,7 +23,7 @@ use crate::model::delivery::PoolName;
 use crate::store::options::PoolOptions;
 use crate::store::pool::{Pool, Pools};
 
-use super::settings::{Settings, pool_options};
+use super::settings::{Settings, note_keeper, pool_options};
 use super::{Options, refuse_errors};
 
 /// What a new data folder has loaded: storage with nothing installed.
@@ -102,9 +102,7 @@ impl Plugins {
     /// that is away is waited for in the background: writes queue until it is back.
     async fn open_now(&self, pool: &Arc<Pool>) {
         // Stored times are whole seconds: nobody is connected yet, so this second counts too.
-        if pool.options().persist_sessions {
-            self.mark_left(pool);
-        }
+        self.mark_left(pool);
         let before = SystemTime::now() + Duration::from_secs(1);
         let marked = tokio::time::timeout(AT_START, pool.mark_offline(before)).await;
         if let Ok(marked) = marked {
@@ -122,6 +120,9 @@ impl Plugins {
     /// Whoever was connected when the last run ended has left now: wills and expiries begin to count. A session that
     /// is read before that is taken for one whose client left at that moment.
     fn mark_left(&self, pool: &Arc<Pool>) {
+        if !pool.options().persist_sessions {
+            return;
+        }
         let (pool, stop, at) = (Arc::clone(pool), self.stop.clone(), SystemTime::now());
         self.tracker.spawn(async move {
             let marked = tokio::select! {
@@ -160,12 +161,17 @@ impl Plugins {
         }
         let file = backend.file(&self.options.etc);
         let mut pools = Vec::new();
+        let mut keepers = Vec::new();
         let (plugin, problems) = hook::plugin::Plugin::read(
             backend,
             &file,
             &self.options.overrides,
             self.strict,
-            &mut |config, pool| pools.push((pool.clone(), pool_options(config, pool, &self.options.data, &self.node))),
+            &mut |config, pool| {
+                let options = pool_options(config, pool, &self.options.data, &self.node);
+                note_keeper(config, pool, &options, &mut keepers);
+                pools.push((pool.clone(), options));
+            },
         );
         (
             Ok(Read {
@@ -319,7 +325,9 @@ impl Control for Plugins {
         let (read, problems) = self.read(name);
         let said = sentences(&problems)?;
         let read = read.map_err(|error| error.to_string())?;
-        loaded.push(self.open(read, &[]).map_err(|error| error.to_string())?);
+        let fresh = self.open(read, &[]).map_err(|error| error.to_string())?;
+        fresh.pools.iter().for_each(|pool| self.mark_left(pool));
+        loaded.push(fresh);
         self.activate(&loaded);
         self.remember(&loaded)?;
         Ok(said)

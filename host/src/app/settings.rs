@@ -122,6 +122,20 @@ fn limits(config: &mut Config) -> Limits {
     }
 }
 
+/// Sessions are kept in one pool of a file: a second one is an error. `keepers` are those found so far.
+pub(super) fn note_keeper(config: &mut Config, pool: &PoolName, options: &PoolOptions, keepers: &mut Vec<PoolName>) {
+    if !options.persist_sessions {
+        return;
+    }
+    if let Some(first) = keepers.first() {
+        let key = format!("backend.{pool}.persist_sessions");
+        let text =
+            format!("{key}: sessions are kept in {first} already, and one pool keeps them: set one of both to off");
+        config.error(&key, text);
+    }
+    keepers.push(pool.clone());
+}
+
 /// The options of one pool. A relative file lies in the data folder.
 pub(super) fn pool_options(config: &mut Config, pool: &PoolName, data: &Path, node: &str) -> PoolOptions {
     let mut options = PoolOptions::take(config, &format!("backend.{pool}"));
