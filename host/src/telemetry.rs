@@ -35,6 +35,7 @@ names! {
     describe_gauge POOL_WAITING = "pool_waiting", "Writes and reads that wait for a pool: `pool`.";
     describe_gauge POOL_WAITING_BYTES = "pool_waiting_bytes", "Bytes that wait for a pool: `pool`.";
     describe_gauge POOL_UP = "pool_up", "1 where the database answers, 0 where it does not: `pool`.";
+    describe_counter MESSAGES_PURGED = "messages_purged_total", "Stored messages deleted: `pool`, `reason` = acknowledged (by everybody), expired, age or size.";
     describe_gauge CONNECTIONS = "connections", "Open sockets.";
     describe_gauge SESSIONS = "sessions", "Sessions in memory, connected or not; kept sessions of absent clients are in the store.";
     describe_gauge SUBSCRIPTIONS = "subscriptions", "Subscriptions.";

@@ -23,6 +23,7 @@ mod offline;
 mod publish;
 mod readme;
 mod retain;
+mod retention;
 mod sessions;
 mod shutdown;
 mod store;

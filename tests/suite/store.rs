@@ -24,4 +24,5 @@ mod filters;
 mod messages;
 mod positions;
 mod refusals;
+mod retention;
 mod sessions;

@@ -16,7 +16,7 @@ use read::{Entry, Lines};
 pub use line::words;
 pub use overrides::Overrides;
 pub use problem::{Origin, Problem, Severity, alternatives, nearest};
-pub use setting::{Addresses, ByteSize, Hosts, Limit, OrOff, Secret, Setting, TimeLimit};
+pub use setting::{Addresses, ByteSize, Hosts, Limit, OrOff, Secret, Setting, SizeLimit, TimeLimit};
 
 /// The settings of one file with what it includes, overlaid by the environment and `--set`.
 pub struct Config {

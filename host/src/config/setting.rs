@@ -22,13 +22,17 @@ pub trait Setting: Sized {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limit(pub Option<usize>);
 
-/// `infinity`, `all` or zero: no limit. Otherwise the duration.
+/// `infinity`, `all`, `off` or zero: no limit. Otherwise the duration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TimeLimit(pub Option<Duration>);
 
 /// A number of bytes: `64`, `256KB`, `1MB`; 1 KB is 1024 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub usize);
+
+/// `infinity`, `off` or zero: no limit. Otherwise a number of bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SizeLimit(pub Option<u64>);
 
 /// `off`, or a value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -123,7 +127,7 @@ impl Setting for Limit {
 impl Setting for TimeLimit {
     const EXPECTED: &'static str = "a duration such as 30s, 2h or 7d, or infinity";
     fn parse(text: &str) -> Option<Self> {
-        if matches!(text, "infinity" | "all") {
+        if matches!(text, "infinity" | "all" | "off") {
             return Some(Self(None));
         }
         let limit = duration::parse(text)?;
@@ -143,6 +147,17 @@ impl Setting for ByteSize {
             _ => return None,
         };
         text[..digits].parse::<usize>().ok()?.checked_mul(factor).map(Self)
+    }
+}
+
+impl Setting for SizeLimit {
+    const EXPECTED: &'static str = "a size such as 256MB or 10GB, or infinity";
+    fn parse(text: &str) -> Option<Self> {
+        if matches!(text, "infinity" | "off") {
+            return Some(Self(None));
+        }
+        let bytes = ByteSize::parse(text)?.0 as u64;
+        Some(Self((bytes > 0).then_some(bytes)))
     }
 }
 
@@ -252,6 +267,8 @@ mod tests {
             assert_eq!(ByteSize::parse(text), bytes.map(ByteSize), "{text}");
         }
         assert_eq!(OrOff::<ByteSize>::parse("off"), Some(OrOff(None)));
+        assert_eq!(SizeLimit::parse("10GB"), Some(SizeLimit(Some(10 << 30))));
+        assert_eq!(SizeLimit::parse("infinity"), Some(SizeLimit(None)));
     }
 
     #[test]

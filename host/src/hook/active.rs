@@ -13,6 +13,7 @@ use crate::model::session::Keeping;
 use crate::model::topic::Filter;
 use crate::mqtt::session::Interest;
 use crate::store::pool::Pool;
+use crate::store::retention::Readership;
 use crate::telemetry;
 
 use super::action::Action;
@@ -68,6 +69,18 @@ impl Bound {
     }
 }
 
+/// Who reads what this pool stores.
+fn readership(rules: &Rules, pool: &PoolName) -> Readership {
+    let reads = |builtins: &[Builtin]| {
+        let mut rules = rules.at(HookPoint::SessionSubscribed).iter();
+        rules.any(|rule| rule.pool == *pool && builtins.iter().any(|it| rule.action == Action::Builtin(*it)))
+    };
+    Readership {
+        positions: reads(&[Builtin::MessageFetch, Builtin::MessageFetchForPubsub]),
+        queue: reads(&[Builtin::MessageFetchForQueue]),
+    }
+}
+
 impl Active {
     /// The rules and the pools of every loaded plugin, in the order of loading. Rules of a pool that is not
     /// among them are left out; loading a plugin has checked that there are none.
@@ -77,6 +90,9 @@ impl Active {
             Some(Bound::new(rule, pool))
         };
         let points = HookPoint::iter().map(|point| (point, rules.at(point).iter().filter_map(bind).collect()));
+        for pool in &pools {
+            pool.set_readership(readership(rules, pool.name()));
+        }
         let wants = |point, wanted: fn(&Action) -> bool| rules.at(point).iter().any(|rule| wanted(&rule.action));
         let interest = Interest {
             delivered: wants(HookPoint::MessageDelivered, |action| {

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{ByteSize, Config, Hosts, Limit, OrOff, Secret, Setting, TimeLimit};
+use crate::config::{ByteSize, Config, Hosts, Limit, OrOff, Secret, Setting, SizeLimit, TimeLimit};
 
 use super::backend::Backend;
 
@@ -79,8 +79,11 @@ pub(super) const EVERY: &[Key] = &[
     key("persist_sessions", FLAG),
     key("max_retained_fetch", COUNT),
     key("dead_letter", is::<OrOff<PathBuf>>),
-    key("message_retention", is::<OrOff<Duration>>),
-    key("message_max_bytes", is::<OrOff<ByteSize>>),
+    key("message_retention", is::<TimeLimit>),
+    key("message_max_bytes", is::<SizeLimit>),
+    key("retention_force", FLAG),
+    key("purge_acknowledged", FLAG),
+    key("purge_interval", TIME),
     key("record_node", FLAG),
     key("keep_offline_at", FLAG),
     key("lookup_required", FLAG),

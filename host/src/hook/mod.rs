@@ -258,5 +258,6 @@ fn backlog(
         on_resume: options.fetch_on_resume,
         complete: active.stores_all(pool, &subscription.filter),
         ack_last: options.ack_mode == AckMode::Last,
+        hold: (!queue && session_ends_with_connection).then(|| pool.hold(subscription.filter.clone())),
     })
 }

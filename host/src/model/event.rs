@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use strum::EnumDiscriminants;
 
 use super::delivery::{PoolName, Reader};
+use super::hold::Hold;
 use super::id::IdFormat;
 use super::message::{Client, Message, Subscription};
 use super::reason::Reason;
@@ -299,6 +300,8 @@ pub struct Backlog {
     pub complete: bool,
     /// Advance to the last acknowledged message instead of the low watermark (`ack_mode = last`).
     pub ack_last: bool,
+    /// Keeps what a reader without a row has not read from being purged.
+    pub hold: Option<Hold>,
 }
 
 /// What a hook asks the session to do. Hooks decide; only the session acts.

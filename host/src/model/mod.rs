@@ -3,6 +3,7 @@
 
 pub mod delivery;
 pub mod event;
+pub mod hold;
 pub mod id;
 pub mod message;
 pub mod properties;

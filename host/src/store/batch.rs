@@ -164,6 +164,11 @@ impl Batcher {
         self.shared.queue.lock().len()
     }
 
+    /// How many bytes of writes wait, without those of a commit under way.
+    pub fn waiting_bytes(&self) -> usize {
+        self.shared.queue.lock().bytes()
+    }
+
     /// Try again now: the database answers.
     pub(super) fn heal(&self) {
         self.shared.heals.notify_waiters();

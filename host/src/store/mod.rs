@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use strum::EnumDiscriminants;
 
+use self::upkeep::Upkeep;
 use crate::model::delivery::{Page, Position, Reader, Window};
 use crate::model::event::Start;
 use crate::model::id::MessageId;
@@ -20,11 +21,14 @@ use crate::model::value::{Rows, Value};
 pub mod batch;
 mod books;
 mod health;
+mod needs;
 pub mod options;
 pub mod pool;
 mod queue;
+pub mod retention;
 mod settle;
 pub mod sql;
+pub mod upkeep;
 mod writer;
 
 /// One thing to store. Every write goes through one door, so that a mixed batch is one commit.
@@ -60,6 +64,8 @@ pub enum Write {
     Forget(Reader),
     /// Forget every position of a client, because its session ended (`respect_clean_session`).
     ForgetClient(ClientId),
+    /// Delete the messages at these places, in one commit. Answers how many were there.
+    Purge(Arc<[Position]>),
     /// A client came or went (`on_client_connected`, `on_client_disconnected`).
     Client(ClientState),
     /// A session changed (`persist_sessions`, spec C16).
@@ -96,6 +102,7 @@ impl Write {
                 Self::Session(SessionWrite::Attached(attached)) => {
                     size_of_val(&**attached) + attached.will.as_ref().map_or(0, |will| will.payload.len())
                 }
+                Self::Purge(places) => size_of_val(&**places),
                 Self::Statements(_, params) => params.iter().flatten().map(value).sum(),
                 _ => 0,
             }
@@ -133,6 +140,8 @@ pub enum Written {
     Done,
     /// Where the message lies, or where the reader begins.
     At(Position),
+    /// So many rows are gone.
+    Removed(u64),
 }
 
 /// Why a store did not do what it was asked.
@@ -252,6 +261,10 @@ pub trait Store: Send + Sync {
     async fn positions(&self, client: &ClientId) -> Result<Vec<(String, Position)>>;
     /// Facts for `/metrics` and the line at start: what a commit survives, the file, its size, rows.
     async fn facts(&self) -> Result<BTreeMap<String, String>>;
+    /// What it can do for an operator, where it can.
+    fn upkeep(&self) -> Option<&dyn Upkeep> {
+        None
+    }
     /// Closes connections after the last write.
     async fn close(&self);
 }

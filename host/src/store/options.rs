@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{ByteSize, Config, Limit, Setting, TimeLimit};
+use crate::config::{ByteSize, Config, Limit, Setting, SizeLimit, TimeLimit};
 use crate::model::event::Start;
 use crate::model::id::IdFormat;
 
@@ -61,6 +61,17 @@ pub struct PoolOptions {
     pub wildcard_fetch: bool,
     /// Keep sessions in this pool, so that they survive a crash of the broker (spec C16).
     pub persist_sessions: bool,
+    /// Messages that arrived earlier go; `None` for no limit.
+    pub message_retention: Option<Duration>,
+    /// Where the database holds more bytes the oldest messages go; `None` for no limit.
+    pub message_max_bytes: Option<u64>,
+    /// Age and size also take what a reader has not acknowledged.
+    pub retention_force: bool,
+    /// What every reader has acknowledged goes. Only under `initial_position = latest`: who begins at the earliest
+    /// message wants it.
+    pub purge_acknowledged: bool,
+    /// How often is looked for messages that may go.
+    pub purge_interval: Duration,
     /// What to do about missing or older tables.
     pub init_schema: InitSchema,
     /// This node's name.
@@ -132,6 +143,11 @@ impl Default for PoolOptions {
             record_node: false,
             wildcard_fetch: false,
             persist_sessions: false,
+            message_retention: None,
+            message_max_bytes: None,
+            retention_force: false,
+            purge_acknowledged: false,
+            purge_interval: Duration::from_secs(60),
             init_schema: InitSchema::default(),
             node: "hookline@127.0.0.1".into(),
         }
@@ -169,6 +185,8 @@ impl PoolOptions {
         let count = config.get::<Limit>(&format!("{backend}.max_returned_count"));
         let range = config.get::<TimeLimit>(&format!("{backend}.time_range"));
         let key = |name: &str| format!("{prefix}.{name}");
+        let retention = config.get::<TimeLimit>(&key("message_retention"));
+        let bytes_max = config.get::<SizeLimit>(&key("message_max_bytes"));
         Self {
             file: config.or(&key("file"), default.file),
             pool_size: config.or(&key("pool_size"), default.pool_size).max(1),
@@ -195,6 +213,13 @@ impl PoolOptions {
             record_node: config.or(&key("record_node"), default.record_node),
             wildcard_fetch: config.or(&key("wildcard_fetch"), default.wildcard_fetch),
             persist_sessions: config.or(&key("persist_sessions"), default.persist_sessions),
+            message_retention: retention.unwrap_or_default().0,
+            message_max_bytes: bytes_max.unwrap_or_default().0,
+            retention_force: config.or(&key("retention_force"), default.retention_force),
+            purge_acknowledged: config.or(&key("purge_acknowledged"), default.purge_acknowledged),
+            purge_interval: config
+                .or(&key("purge_interval"), default.purge_interval)
+                .max(Duration::from_millis(10)),
             init_schema: config.or(&key("init_schema"), default.init_schema),
             node: default.node,
         }

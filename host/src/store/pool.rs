@@ -17,11 +17,14 @@ use super::batch::Batcher;
 use super::books::InLine;
 use super::health::Health;
 use super::options::PoolOptions;
+use super::retention::{self, Purged, Readership, Retention};
 use super::sql::{self, SqlStore};
+use super::upkeep::{Status, Upkeep};
 use super::writer::Ends;
 use super::{Error, Kind, Result, Store, Write, Written};
 use crate::model::delivery::{Page, PoolName, Position, Reader, Window};
 use crate::model::event::Start;
+use crate::model::hold::Hold;
 use crate::model::message::ClientId;
 use crate::model::session::SavedSession;
 use crate::model::topic::Filter;
@@ -40,6 +43,7 @@ pub struct Pool {
     permits: Semaphore,
     waiting: Gauge,
     health: Arc<Health>,
+    retention: Retention,
     ends: Ends,
     tasks: TaskTracker,
     epoch: u32,
@@ -71,6 +75,7 @@ impl Pool {
         let pool = Arc::new(Self {
             waiting: gauge!(telemetry::POOL_WAITING, "pool" => name.to_string()),
             permits: Semaphore::new(options.pool_size.max(1)),
+            retention: Retention::new(&name),
             name,
             options,
             batcher,
@@ -81,6 +86,9 @@ impl Pool {
             epoch: rand::random(),
         });
         pool.tasks.spawn(pool.clone().watch());
+        if pool.store.upkeep().is_some() && retention::is_wanted(&pool.options) {
+            pool.tasks.spawn(retention::work(pool.clone()));
+        }
         pool.tasks.close();
         pool
     }
@@ -103,6 +111,52 @@ impl Pool {
     /// The way in for everything that is written.
     pub fn batcher(&self) -> &Batcher {
         &self.batcher
+    }
+
+    /// A claim for a reader that has no row: what it has not read is not purged.
+    pub fn hold(&self, filter: Filter) -> Hold {
+        self.retention.hold(filter)
+    }
+
+    /// Who reads what is stored here, as the rules in force say.
+    pub fn set_readership(&self, readership: Readership) {
+        self.retention.set_readership(readership);
+    }
+
+    /// How many messages were purged since the start.
+    pub fn purged(&self) -> Purged {
+        self.retention.total()
+    }
+
+    /// The place up to which every reader, with a row or without, has acknowledged everything; `None` where
+    /// nobody reads.
+    pub async fn horizon(&self) -> Result<Option<Position>> {
+        match self.store.upkeep() {
+            Some(upkeep) => self.call("horizon", self.retention.horizon(upkeep)).await,
+            None => Ok(None),
+        }
+    }
+
+    /// How its database is, where it says so.
+    pub async fn status(&self) -> Result<Option<Status>> {
+        match self.store.upkeep() {
+            Some(upkeep) => self.call("status", upkeep.status()).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// What its database can do for an operator, where it can.
+    pub fn upkeep(&self) -> Option<&dyn Upkeep> {
+        self.store.upkeep()
+    }
+
+    pub(super) fn retention(&self) -> &Retention {
+        &self.retention
+    }
+
+    /// Waits until the pool is told to close.
+    pub async fn closing(&self) {
+        self.ends.drain.cancelled().await;
     }
 
     /// Whether the database answered the last check and the last commit.
@@ -170,7 +224,9 @@ impl Pool {
         let write = Write::Begin { reader, start, durable };
         match self.batcher.ask(write).await? {
             Written::At(position) => Ok(position),
-            Written::Done => Err(Error::because(Kind::Corrupt, "begin", "the store named no position")),
+            Written::Done | Written::Removed(_) => {
+                Err(Error::because(Kind::Corrupt, "begin", "the store named no position"))
+            }
         }
     }
 

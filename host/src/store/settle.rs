@@ -72,7 +72,7 @@ impl Gate {
         };
         match outcome {
             Outcome::Written(Written::At(position)) => places.settle_at(index, *position),
-            Outcome::Written(Written::Done) | Outcome::Again => {}
+            Outcome::Written(Written::Done | Written::Removed(_)) | Outcome::Again => {}
             Outcome::Refused(_) | Outcome::Cancelled => places.settle_nowhere(index),
         }
     }

@@ -19,6 +19,7 @@ use hookline::model::value::{Rows, Value};
 use hookline::store::batch::Gated;
 use hookline::store::options::PoolOptions;
 use hookline::store::pool::Pool;
+use hookline::store::upkeep::Upkeep;
 use hookline::store::{ClientState, Kind, Result, Store, Write, Written};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -155,6 +156,9 @@ impl Store for Held {
     }
     async fn facts(&self) -> Result<BTreeMap<String, String>> {
         self.inner.facts().await
+    }
+    fn upkeep(&self) -> Option<&dyn Upkeep> {
+        self.inner.upkeep()
     }
     async fn close(&self) {
         self.inner.close().await;

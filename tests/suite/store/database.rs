@@ -145,7 +145,7 @@ pub(crate) async fn write_one(store: &dyn Store, write: Write) -> Result<Written
 pub(crate) fn places(written: &[Written]) -> Vec<Position> {
     let place = |written: &Written| match written {
         Written::At(place) => *place,
-        Written::Done => panic!("a place was expected"),
+        Written::Done | Written::Removed(_) => panic!("a place was expected"),
     };
     written.iter().map(place).collect()
 }

@@ -31,6 +31,13 @@ pub(super) struct Reading {
 }
 
 impl Reading {
+    /// Tells the store that a reader without a row needs nothing up to here.
+    pub(super) fn let_go(&self, position: Position) {
+        if let Some(hold) = &self.backlog.hold {
+            hold.move_to(position);
+        }
+    }
+
     /// Reads again from behind what is acknowledged; what was sent since is known and skipped.
     pub(super) fn go_back(&mut self) {
         self.tracker.advance();
@@ -127,6 +134,9 @@ impl Readers {
             let moved = reading.tracker.take_moved();
             reading.dirty = reading.tracker.waits_for_commit();
             waits |= reading.dirty;
+            if let Some(position) = moved {
+                reading.let_go(position);
+            }
             // A queue deletes what is acknowledged; its position lives only as long as the session.
             let stored = reading.backlog.durable && reading.backlog.reader.delivery == Kept::Pubsub;
             if let Some(position) = moved.filter(|_| stored) {

@@ -248,6 +248,7 @@ impl Session {
                     let position = earliest.map_or(position, |earliest| earliest.min(position));
                     reading.tracker.start_at(position);
                     reading.tracker.limit(Some(position));
+                    reading.let_go(position);
                     reading.cursor = position;
                     reading.begun = true;
                 }

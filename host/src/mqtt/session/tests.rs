@@ -189,6 +189,7 @@ fn backlog(start: Start) -> Backlog {
         on_resume: true,
         complete: true,
         ack_last: false,
+        hold: None,
     }
 }
 

@@ -10,11 +10,12 @@ mod script;
 mod session;
 pub mod sqlite;
 mod statements;
+mod upkeep;
 mod write;
 
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -24,6 +25,7 @@ use self::dialect::Dialect;
 use self::row::Form;
 use self::statements::Statements;
 use super::options::PoolOptions;
+use super::upkeep::{Copied, Status, Upkeep, Watch};
 use super::{Error, Kind, Result, Store, Write, Written};
 use crate::model::delivery::{Page, Position, Reader, Window};
 use crate::model::event::seconds;
@@ -48,6 +50,16 @@ pub trait Driver: Send + Sync {
     async fn ping(&self) -> std::result::Result<(), Fault>;
     /// What it knows about itself.
     async fn facts(&self) -> std::result::Result<BTreeMap<String, String>, Fault>;
+    /// Bytes in use, without what is free to be used again.
+    async fn used_bytes(&self) -> std::result::Result<u64, Fault>;
+    /// How the database is.
+    async fn status(&self) -> std::result::Result<Status, Fault>;
+    /// What is wrong with what is stored (see [`Upkeep::check`]).
+    async fn check(&self, full: bool, watch: &Arc<Watch>) -> std::result::Result<Vec<String>, Fault>;
+    /// Copies what is committed by now (see [`Upkeep::copy`]).
+    async fn copy(&self, to: &Path, watch: &Arc<Watch>) -> std::result::Result<Copied, Fault>;
+    /// The files that a copy must never replace.
+    fn files(&self) -> Vec<PathBuf>;
     /// Closes every connection.
     async fn close(&self);
 }
@@ -236,6 +248,10 @@ impl<D: Driver> Store for SqlStore<D> {
 
     async fn facts(&self) -> Result<BTreeMap<String, String>> {
         self.driver.facts().await.map_err(|fault| fault.ours("facts"))
+    }
+
+    fn upkeep(&self) -> Option<&dyn Upkeep> {
+        Some(self)
     }
 
     async fn close(&self) {

@@ -78,6 +78,8 @@ fn commute(left: &Write, right: &Write) -> bool {
         (Write::Session(session), other) | (other, Write::Session(session)) => {
             touches(left) & touches(right) == 0 || owner(other).is_some_and(|owner| owner != session.client())
         }
+        // What is purged was stored long before, and what is saved gets a new place.
+        (Write::Save(_), Write::Purge(_)) | (Write::Purge(_), Write::Save(_)) => true,
         _ => touches(left) & touches(right) == 0,
     }
 }
@@ -101,7 +103,7 @@ fn touches(write: &Write) -> u8 {
     const CLIENTS: u8 = 8;
     const SESSIONS: u8 = 16;
     match write {
-        Write::Save(_) | Write::Delete(..) => MESSAGES,
+        Write::Save(_) | Write::Delete(..) | Write::Purge(_) => MESSAGES,
         Write::Retain(_) | Write::ClearRetained(..) => RETAINED,
         Write::Begin { .. } => MESSAGES | POSITIONS,
         Write::Advance(..) | Write::Forget(_) | Write::ForgetClient(_) => POSITIONS,
@@ -161,6 +163,7 @@ mod tests {
                 "c" => Write::ClearRetained(message(1, of).topic, MessageId::from_bits(1)),
                 "p" => Write::Advance(reader(of), Position(1)),
                 "f" => Write::Forget(reader(of)),
+                "o" => Write::Purge([Position(of.parse().expect("a number"))].into()),
                 "b" => Write::Begin {
                     reader: reader(of),
                     start: Start::Latest,
@@ -193,6 +196,7 @@ mod tests {
             ("ra cb ra", "ra | cb | ra"),
             ("ra cb rb", "ra | cb | rb"),
             ("ra cb rc", "ra rc | cb"),
+            ("s1 o7 s2 o8", "s1 s2 | o7 o8"),
             ("s1 x s2", "s1 | x | s2"),
         ] {
             let writes = batch(words);

@@ -28,14 +28,44 @@ pub(super) struct Statements {
     pub(super) begin: Sql,
     pub(super) advance: Rowed,
     pub(super) delete: Rowed,
+    pub(super) purge: Rowed,
     pub(super) forget: Sql,
     pub(super) forget_client: Sql,
     pub(super) client: Rowed,
     pub(super) subscriptions: Sql,
     pub(super) mark_offline: Sql,
     pub(super) sessions: Sessions,
+    pub(super) upkeep: Upkeep,
     pub(super) messages: Reads,
     pub(super) retained: Reads,
+}
+
+/// What an operator's questions and the retention ask.
+pub(super) struct Upkeep {
+    /// The smallest position of each filter.
+    pub(super) floors: Sql,
+    /// The smallest of all.
+    pub(super) floor: Sql,
+    /// Id, topic and bytes of the messages behind an id.
+    pub(super) aged: Sql,
+    /// Times of the messages between two ids.
+    pub(super) times: Sql,
+}
+
+impl Upkeep {
+    fn new(dialect: &Dialect) -> Self {
+        let one = |text: &str| -> Sql { render(dialect, text).into() };
+        Self {
+            floors: one("SELECT topic, min(coalesce(mid, 0)) FROM mqtt_acked GROUP BY topic LIMIT ? + 0"),
+            floor: one("SELECT min(coalesce(mid, 0)) FROM mqtt_acked"),
+            // Length and topic lie before a large payload and times behind it, which is then read through: so
+            // times are asked for apart, for as many rows as are worth it.
+            aged: one(
+                "SELECT id, topic, coalesce(length(payload), 0) FROM mqtt_msg WHERE id > ? ORDER BY id LIMIT ? + 0",
+            ),
+            times: one("SELECT id, arrived, expire_at FROM mqtt_msg WHERE id > ? AND id <= ? ORDER BY id"),
+        }
+    }
 }
 
 /// How one table is read in pages.
@@ -87,6 +117,8 @@ impl Statements {
             begin: one("INSERT INTO mqtt_acked (clientid, topic, mid, created) VALUES (?, ?, ?, ?)"),
             advance: rows(&advance(dialect), "(?, ?, ?, ?)"),
             delete: rows("DELETE FROM mqtt_msg WHERE msgid IN ({rows})", "?, ?, ?"),
+            purge: rows("DELETE FROM mqtt_msg WHERE id IN ({rows})", "?"),
+            upkeep: Upkeep::new(dialect),
             forget: one("DELETE FROM mqtt_acked WHERE clientid = ? AND topic = ?"),
             forget_client: one("DELETE FROM mqtt_acked WHERE clientid = ?"),
             client: rows(&client(dialect), "(?, ?, ?, ?, ?, ?)"),

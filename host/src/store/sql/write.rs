@@ -95,7 +95,8 @@ impl<D: Driver> SqlStore<D> {
             WriteKind::Client => self.rowed(batch, group, &self.sql.client).await,
             WriteKind::Exchange => self.rowed(batch, group, &self.sql.sessions.exchange).await,
             WriteKind::EndExchange => self.rowed(batch, group, &self.sql.sessions.end_exchange).await,
-            WriteKind::ClearRetained
+            WriteKind::Purge
+            | WriteKind::ClearRetained
             | WriteKind::Begin
             | WriteKind::Forget
             | WriteKind::ForgetClient
@@ -164,7 +165,8 @@ impl<D: Driver> SqlStore<D> {
             Write::Delete(_, message) => [IdFormat::Base62, IdFormat::Hex, IdFormat::Base64]
                 .map(|form| message.text(form).into())
                 .into(),
-            Write::ClearRetained(..)
+            Write::Purge(_)
+            | Write::ClearRetained(..)
             | Write::Begin { .. }
             | Write::Forget(_)
             | Write::ForgetClient(_)
@@ -223,6 +225,10 @@ impl<D: Driver> SqlStore<D> {
                 return begun.map_err(|fault| Problem::of(fault, write));
             }
             Write::Session(change) => return self.session_change(transaction, change).await,
+            Write::Purge(places) => {
+                let purged = self.purge(transaction, places).await;
+                return purged.map_err(|fault| Problem::of(fault, write));
+            }
             Write::Statements(script, params) => return script::run(transaction, script, params).await,
             // These come in rows (see `apply`).
             Write::Save(_)
@@ -237,6 +243,19 @@ impl<D: Driver> SqlStore<D> {
         };
         let done = transaction.run(sql, params).await;
         done.map(|_| Written::Done).map_err(|fault| Problem::of(fault, write))
+    }
+
+    async fn purge(
+        &self,
+        transaction: &mut Box<dyn Transaction>,
+        places: &[Position],
+    ) -> std::result::Result<Written, Fault> {
+        let mut removed = 0;
+        for (piece, sql) in self.sql.purge.pieces(places.len()) {
+            let params = places[piece].iter().map(|place| Value::Int(id(*place))).collect();
+            removed += transaction.run(sql, params).await?;
+        }
+        Ok(Written::Removed(removed))
     }
 
     fn clear_params(&self, topic: &Topic, id: MessageId) -> Vec<Value> {

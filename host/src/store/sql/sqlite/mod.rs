@@ -5,11 +5,12 @@ mod answer;
 mod file;
 mod schema;
 mod settings;
+mod tools;
 mod transaction;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -23,11 +24,15 @@ use tokio::time::timeout;
 use self::answer::{BUSY, FULL, LOCKED, READONLY, away, code, fault, query, run};
 use self::file::{Identity, beside};
 use self::settings::Settings;
+use self::tools::Tool;
 use self::transaction::Batch;
 use super::dialect::{Change, Dialect};
 use super::{Driver, Fault, Nature, Sql, Transaction};
 use crate::model::value::{Rows, Value};
 use crate::store::options::PoolOptions;
+use crate::store::upkeep::{Copied, Status, Watch};
+
+pub use self::tools::check_file;
 
 /// SQLite's way with words.
 pub(super) static DIALECT: Dialect = Dialect {
@@ -275,6 +280,40 @@ impl Driver for Sqlite {
             facts.insert(name.into(), text);
         }
         Ok(facts)
+    }
+
+    async fn used_bytes(&self) -> Outcome<u64> {
+        let mut connection = self.reader().await?.acquire().await.map_err(fault)?;
+        let bytes = tools::used_bytes(&mut connection).await;
+        bytes.map_err(|fault| self.shared.weigh(fault).at(&self.settings.file))
+    }
+
+    async fn status(&self) -> Outcome<Status> {
+        let mut connection = self.reader().await?.acquire().await.map_err(fault)?;
+        let status = tools::status(&mut connection, &self.settings.file).await;
+        status.map_err(|fault| self.shared.weigh(fault).at(&self.settings.file))
+    }
+
+    async fn check(&self, full: bool, watch: &Arc<Watch>) -> Outcome<Vec<String>> {
+        self.reader().await?;
+        let mut tool = Tool::open(self.settings.tool().read_only(true), watch).await?;
+        let found = tools::check(&mut tool, full, watch).await;
+        tool.close().await;
+        found.map_err(|fault| fault.at(&self.settings.file))
+    }
+
+    async fn copy(&self, to: &Path, watch: &Arc<Watch>) -> Outcome<Copied> {
+        // Opens the file where it is not open, so that what is copied is what is in use.
+        self.reader().await?;
+        let mut tool = Tool::open(self.settings.tool(), watch).await?;
+        let copied = tools::copy(&mut tool, to, watch).await;
+        tool.close().await;
+        copied
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let file = &self.settings.file;
+        vec![file.clone(), beside(file, "-wal"), beside(file, "-shm")]
     }
 
     async fn close(&self) {

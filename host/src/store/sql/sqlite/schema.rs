@@ -86,6 +86,18 @@ pub(super) async fn bring_up(connection: &mut SqliteConnection, init: InitSchema
     transaction.commit().await.map_err(fault)
 }
 
+/// What a check says of a file whose tables this program does not know.
+pub(super) fn missing(found: u64) -> Option<String> {
+    let known = STEPS.len() as u64;
+    match found {
+        0 => Some("it has no tables of ours: a host creates them at its first start".to_owned()),
+        found if found > known => Some(format!(
+            "its tables have version {found}, this program knows {known}: check it with a newer one"
+        )),
+        _ => None,
+    }
+}
+
 async fn version(connection: &mut SqliteConnection) -> Result<i64, Fault> {
     let version = sqlx::query_scalar("PRAGMA user_version").fetch_one(connection);
     version.await.map_err(fault)

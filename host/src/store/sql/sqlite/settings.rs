@@ -44,6 +44,13 @@ impl Settings {
             .disable_statement_logging()
     }
 
+    /// A connection for long work beside the others.
+    pub(super) fn tool(&self) -> SqliteConnectOptions {
+        SqliteConnectOptions::new()
+            .filename(&self.file)
+            .busy_timeout(self.busy_timeout)
+    }
+
     /// The connections that read.
     pub(super) fn readers(&self) -> SqlitePool {
         let connections = SqliteConnectOptions::new()
