@@ -10,7 +10,10 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use hookline::admin::store::{StoreStatus, Stores};
 use hookline::admin::{self, Control, Error, Health, Listeners, Phase, Plugin, PoolHealth, PoolState, socket_path};
+use hookline::store::backup::{Backup, Wanted};
+use hookline::store::upkeep::Watch;
 use hookline::telemetry;
 use parking_lot::Mutex;
 use tempfile::TempDir;
@@ -79,6 +82,26 @@ impl Control for Plugins {
 
     async fn health(&self) -> Health {
         self.health.lock().clone()
+    }
+
+    fn stores(&self) -> &dyn Stores {
+        self
+    }
+}
+
+/// It stores nothing.
+#[async_trait]
+impl Stores for Plugins {
+    async fn status(&self) -> Vec<StoreStatus> {
+        Vec::new()
+    }
+
+    async fn check(&self, _: Option<String>, _: bool, _: Arc<Watch>) -> Result<Vec<String>, String> {
+        Err("no plugin with a pool is loaded".to_owned())
+    }
+
+    async fn backup(&self, _: Option<String>, _: Wanted, _: Arc<Watch>) -> Result<Backup, String> {
+        Err("no plugin with a pool is loaded".to_owned())
     }
 }
 

@@ -27,6 +27,7 @@ mod retention;
 mod sessions;
 mod shutdown;
 mod store;
+mod store_commands;
 mod sync;
 mod tools;
 mod wills;

@@ -3,6 +3,7 @@
 
 mod door;
 mod routes;
+pub mod store;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,8 @@ pub trait Control: Send + Sync + 'static {
     async fn reload(&self, name: &str) -> Result<String, String>;
     /// How the host is, now.
     async fn health(&self) -> Health;
+    /// The databases behind its pools.
+    fn stores(&self) -> &dyn store::Stores;
 }
 
 /// A plugin, as the list shows it.

@@ -28,7 +28,13 @@ pub(super) fn for_owner(shared: Shared) -> Router {
     watching()
         .route("/plugins", get(plugins))
         .route("/plugins/{name}/{verb}", post(change))
-        .fallback(async || unknown("there are /health, /metrics, /plugins and /plugins/NAME/load, unload and reload"))
+        .merge(super::store::routes())
+        .fallback(async || {
+            unknown(
+                "there are /health, /metrics, /plugins, /plugins/NAME/load, unload and reload, /store, /store/check and \
+                 /store/backup",
+            )
+        })
         .with_state(shared)
 }
 
@@ -113,7 +119,7 @@ async fn perform(control: &dyn Control, verb: Verb, name: &str) -> Result<String
     })
 }
 
-async fn bounded(answer: impl Future<Output = Response>) -> Response {
+pub(super) async fn bounded(answer: impl Future<Output = Response>) -> Response {
     let late = format!("no answer within {REQUEST_TIME:?}; what was asked for goes on");
     timeout(REQUEST_TIME, answer)
         .await

@@ -3,6 +3,7 @@
 mod marks;
 mod plugins;
 mod settings;
+mod stores;
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};

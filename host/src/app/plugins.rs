@@ -14,6 +14,7 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admin::store::Stores;
 use crate::admin::{Control, Health, Phase, Plugin, PoolHealth, PoolState};
 use crate::config::{Problem, Severity};
 use crate::hook::backend::Backend;
@@ -24,6 +25,7 @@ use crate::store::options::PoolOptions;
 use crate::store::pool::{Pool, Pools};
 
 use super::settings::{Settings, note_keeper, pool_options};
+use super::stores::Databases;
 use super::{Options, refuse_errors};
 
 /// What a new data folder has loaded: storage with nothing installed.
@@ -54,6 +56,7 @@ pub(super) struct Plugins {
     drain_timeout: Duration,
     hooks: Arc<Hooks>,
     registry: Pools,
+    databases: Databases,
     loaded: Mutex<Vec<Loaded>>,
     phase: AtomicU8,
     tracker: TaskTracker,
@@ -73,6 +76,7 @@ impl Plugins {
             node: settings.node.clone(),
             strict: settings.strict,
             drain_timeout: settings.drain_timeout,
+            databases: Databases::new(Arc::clone(&hooks)),
             hooks,
             registry: Pools::new(CancellationToken::new()),
             loaded: Mutex::default(),
@@ -378,20 +382,27 @@ impl Control for Plugins {
         let phase = phases
             .into_iter()
             .find(|phase| *phase as u8 == self.phase.load(Ordering::Relaxed));
-        let pool = |pool: Arc<Pool>| PoolHealth {
-            name: pool.name().to_string(),
-            state: match (pool.is_up(), pool.was_asked()) {
-                (true, _) => PoolState::Up,
-                (false, true) => PoolState::Down,
-                (false, false) => PoolState::Connecting,
-            },
-            waiting: pool.batcher().waiting() as u64,
-            error: pool.error(),
-        };
-        let pools = self.hooks.pools().into_iter().map(pool).collect();
+        let pools = self.hooks.pools().iter().map(|pool| pool_health(pool)).collect();
         Health {
             phase: phase.unwrap_or(Phase::Starting),
             pools,
         }
+    }
+
+    fn stores(&self) -> &dyn Stores {
+        &self.databases
+    }
+}
+
+pub(super) fn pool_health(pool: &Pool) -> PoolHealth {
+    PoolHealth {
+        name: pool.name().to_string(),
+        state: match (pool.is_up(), pool.was_asked()) {
+            (true, _) => PoolState::Up,
+            (false, true) => PoolState::Down,
+            (false, false) => PoolState::Connecting,
+        },
+        waiting: pool.batcher().waiting() as u64,
+        error: pool.error(),
     }
 }

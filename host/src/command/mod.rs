@@ -2,11 +2,13 @@
 
 mod check;
 mod client;
+mod door;
 mod format;
 mod plugins;
 mod properties;
 mod publish;
 mod start;
+mod store;
 mod subscribe;
 
 use std::fmt;
@@ -31,6 +33,8 @@ enum Command {
     Check(start::Args),
     /// List, load, unload or reload the plugins of a running host
     Plugins(plugins::Args),
+    /// Look after what a host stores: its state, a check, a backup
+    Store(store::Args),
     /// Publish a message, with mosquitto_pub's flags
     Pub(Box<publish::Args>),
     /// Subscribe and print what arrives, with mosquitto_sub's flags
@@ -44,6 +48,7 @@ impl Cli {
             Command::Start(args) => start::run(args).await,
             Command::Check(args) => check::run(args),
             Command::Plugins(args) => plugins::run(args).await,
+            Command::Store(args) => store::run(args).await,
             Command::Pub(args) => publish::run(*args).await,
             Command::Sub(args) => subscribe::run(*args).await,
         };

@@ -1,23 +1,13 @@
 //! `hookline plugins`: asks the running host over its Unix socket and prints EMQ X's words.
 
-use std::io;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
-use bytes::Bytes;
 use clap::Subcommand;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
-use tokio::time::timeout;
+use hyper::Method;
 
+use super::door::ask;
 use super::{Failure, print};
-use crate::admin::{Plugin, Plugins, REQUEST_TIME, Verb, socket_path};
-
-/// The host answers late before we give up on it.
-const PATIENCE: Duration = REQUEST_TIME.saturating_add(Duration::from_secs(5));
-const ANSWER_BYTES_MAX: usize = 1024 * 1024;
+use crate::admin::{Plugin, Plugins, Verb};
 
 /// Arguments of `hookline plugins`.
 #[derive(Debug, clap::Args)]
@@ -65,13 +55,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         Action::Unload(target) => change(target, Verb::Unload),
         Action::Reload(target) => change(target, Verb::Reload),
     };
-    let answer = timeout(PATIENCE, ask(&args.data, method, &path)).await;
-    let answer = answer.unwrap_or_else(|_| {
-        Err(Failure::new(format!(
-            "the hookline on {} did not answer within {PATIENCE:?}",
-            args.data.display()
-        )))
-    })?;
+    let answer = ask(&args.data, method, &path).await?;
     match args.action {
         Action::List => print(&list(&answer)?),
         _ => print(&format!("{}\n", String::from_utf8_lossy(&answer))),
@@ -80,51 +64,6 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
 
 fn change(target: &Name, verb: Verb) -> (Method, String) {
     (Method::POST, format!("/plugins/{}/{verb}", target.name))
-}
-
-/// One request, one answer; an answer that is no success is a failure in the host's words.
-async fn ask(data: &Path, method: Method, path: &str) -> Result<Bytes, Failure> {
-    let stream = UnixStream::connect(socket_path(data))
-        .await
-        .map_err(|error| unreachable(data, &error))?;
-    let broken = |error: &dyn std::fmt::Display| Failure::new(format!("{}: {error}", socket_path(data).display()));
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| broken(&error))?;
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(hyper::header::HOST, "hookline")
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| broken(&error))?;
-    let exchange = async move {
-        let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-        Ok((status, body.map_err(|error| broken(&error))?.to_bytes()))
-    };
-    // The connection ends when the exchange drops its sender; its own error shows up in the exchange.
-    let (answer, _) = tokio::join!(exchange, connection);
-    match answer? {
-        (StatusCode::OK, body) => Ok(body),
-        (_, body) => Err(Failure::new(String::from_utf8_lossy(&body))),
-    }
-}
-
-fn unreachable(data: &Path, error: &io::Error) -> Failure {
-    let folder = data.display();
-    Failure::new(match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            format!("no hookline runs on {folder}: start it with `hookline start --data {folder}`")
-        }
-        io::ErrorKind::PermissionDenied => {
-            format!(
-                "{}: only the user that hookline runs as may do this",
-                socket_path(data).display()
-            )
-        }
-        _ => format!("{}: {error}", socket_path(data).display()),
-    })
 }
 
 fn list(answer: &[u8]) -> Result<String, Failure> {
@@ -151,6 +90,8 @@ fn line(plugin: &Plugin, version: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
+
     use clap::Parser;
 
     #[test]

@@ -18,6 +18,7 @@ use crate::model::session::{Direction, Exchange, SavedSession, SessionWrite};
 use crate::model::topic::{Filter, Topic};
 use crate::model::value::{Rows, Value};
 
+pub mod backup;
 pub mod batch;
 mod books;
 mod health;

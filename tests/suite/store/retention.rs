@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use hookline::model::delivery::{Position, Settled};
 use hookline::model::event::Start;
+use hookline::store::backup::{Wanted, backup};
 use hookline::store::options::PoolOptions;
 use hookline::store::pool::Pool;
 use hookline::store::retention::{Purged, Readership};
+use hookline::store::upkeep::Watch;
 use hookline::store::{Store, Write};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -295,4 +297,28 @@ async fn a_round_looks_at_large_messages_without_reading_all_of_them() {
         }
     }
     assert_eq!(looks, [2, 2, 1]);
+}
+
+#[tokio::test]
+async fn a_backup_that_is_stopped_leaves_nothing_behind() {
+    let bench = Bench::new(|_| {}).await;
+    let many = "INSERT INTO mqtt_msg (msgid, topic, qos, payload, arrived) \
+                WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30000) \
+                SELECT i, 't', 1, zeroblob(200), i FROM n";
+    bench.store().query(many, &[]).await.expect("inserted");
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let wanted = Wanted {
+        file: folder.path().join("copy.db"),
+        force: false,
+    };
+    let watch = Arc::new(Watch::default());
+    watch.stop();
+    let stopped = backup(&bench.pool, &wanted, &watch).await;
+    let reason = stopped.expect_err("it was stopped");
+    assert!(reason.ends_with("stopped before it was done"), "{reason}");
+    assert_eq!(std::fs::read_dir(folder.path()).expect("ours").count(), 0);
+    let made = backup(&bench.pool, &wanted, &Arc::new(Watch::default()))
+        .await
+        .expect("made");
+    assert_eq!(made.newest_id, 30_000);
 }
