@@ -309,6 +309,24 @@ impl Raw {
         self.until(&Said::Pong).await
     }
 
+    /// The next packet as its bytes.
+    pub async fn frame(&mut self) -> Bytes {
+        within("a packet", async {
+            loop {
+                if let Some(length) = whole_packet(&self.unread) {
+                    return self.unread.split_to(length).freeze();
+                }
+                let read = self.stream.read_buf(&mut self.unread).await;
+                assert!(
+                    matches!(read, Ok(1..)),
+                    "the host closed the connection within {:?}",
+                    self.unread
+                );
+            }
+        })
+        .await
+    }
+
     /// The next packet, or the end.
     pub async fn next(&mut self) -> Said {
         within("a packet", self.read()).await
@@ -343,6 +361,20 @@ impl Raw {
             if matches!(self.stream.read_buf(&mut self.unread).await, Ok(0) | Err(_)) {
                 return Said::End;
             }
+        }
+    }
+}
+
+/// How many bytes the first packet takes, once all of them are there.
+fn whole_packet(bytes: &[u8]) -> Option<usize> {
+    let (mut remaining, mut header) = (0, 1);
+    loop {
+        let byte = *bytes.get(header)?;
+        remaining |= usize::from(byte & 0x7F) << (7 * (header - 1));
+        header += 1;
+        if byte < 0x80 {
+            let length = header + remaining;
+            return (bytes.len() >= length).then_some(length);
         }
     }
 }

@@ -15,6 +15,7 @@ mod architecture;
 mod clients;
 mod config;
 mod crash;
+mod equal;
 mod fault;
 mod gate;
 mod kept;

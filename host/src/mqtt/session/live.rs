@@ -26,7 +26,7 @@ pub(super) struct Hold {
 }
 
 /// On which terms a run of messages is delivered.
-struct Terms {
+pub(super) struct Terms {
     granted: Qos,
     keep_retain: bool,
     identifiers: Arc<[u32]>,
@@ -73,18 +73,6 @@ impl Session {
         let from_us = run.messages[0].from == self.client.id;
         let Some(terms) = self.terms(subs, from_us) else { return };
         for (index, message) in run.messages.iter().enumerate() {
-            let qos = if self.limits.upgrade_qos {
-                terms.granted
-            } else {
-                terms.granted.min(message.qos)
-            };
-            let stored = terms
-                .readers
-                .iter()
-                .copied()
-                .filter(|key| self.readers.covers(*key, run, index));
-            let stored: SmallVec<[ReaderKey; 1]> = stored.collect();
-            let readers = if qos > Qos::AtMostOnce { stored } else { SmallVec::new() };
             if subs.iter().any(|sub| {
                 self.subscriptions
                     .subs
@@ -93,22 +81,38 @@ impl Session {
             }) {
                 continue; // a replay was faster than the live copy
             }
-            let (run, retain) = (Arc::clone(run), terms.keep_retain && message.retain);
-            let delivery = Delivery {
-                run,
-                index,
-                qos,
-                retain,
-                identifiers: Arc::clone(&terms.identifiers),
-                readers,
-            };
+            let delivery = self.on_terms(&terms, run, index);
             self.deliver_or_hold(delivery, subs, now, steps);
+        }
+    }
+
+    /// A message as it goes to the client, live or from a store.
+    pub(super) fn on_terms(&self, terms: &Terms, run: &Arc<Run>, index: usize) -> Delivery {
+        let message = &run.messages[index];
+        let qos = self.granted(terms.granted, message.qos);
+        let stored = terms.readers.iter().copied();
+        let stored: SmallVec<[ReaderKey; 1]> = stored.filter(|key| self.readers.covers(*key, run, index)).collect();
+        Delivery {
+            run: Arc::clone(run),
+            index,
+            qos,
+            retain: terms.keep_retain && message.retain,
+            identifiers: Arc::clone(&terms.identifiers),
+            readers: if qos > Qos::AtMostOnce { stored } else { SmallVec::new() },
+        }
+    }
+
+    /// The QoS of a message published with `published` for a subscription that was granted `granted`.
+    pub(super) fn granted(&self, granted: Qos, published: Qos) -> Qos {
+        match self.limits.upgrade_qos {
+            true => granted,
+            false => granted.min(published),
         }
     }
 
     /// What holds for a message that matches all of these subscriptions: one copy with the highest QoS and
     /// every identifier ([MQTT-3.3.4-2], [MQTT-3.3.4-3]).
-    fn terms(&self, subs: &[SubId], from_us: bool) -> Option<Terms> {
+    pub(super) fn terms(&self, subs: &[SubId], from_us: bool) -> Option<Terms> {
         let known = subs.iter().filter_map(|sub| self.subscriptions.subs.get(sub));
         let matched: SmallVec<[&Sub; 2]> = known.filter(|sub| !(from_us && sub.subscription.no_local)).collect();
         Some(Terms {
@@ -116,7 +120,12 @@ impl Session {
             keep_retain: matched.iter().any(|sub| sub.subscription.retain_as_published),
             identifiers: match matched.as_slice() {
                 [only] => Arc::clone(&only.identifiers),
-                many => many.iter().flat_map(|sub| sub.identifiers.iter().copied()).collect(),
+                many => {
+                    let identifiers = many.iter().flat_map(|sub| sub.identifiers.iter().copied());
+                    let mut identifiers: SmallVec<[u32; 4]> = identifiers.collect();
+                    identifiers.sort_unstable();
+                    identifiers.as_slice().into()
+                }
             },
             readers: matched.iter().flat_map(|sub| sub.readers.iter().copied()).collect(),
         })

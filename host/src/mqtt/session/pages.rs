@@ -12,6 +12,15 @@ use super::reader::ReaderKey;
 use super::replay::From;
 use super::{Now, ReadId, Session, Steps, SubId};
 
+/// One row of a page.
+struct Row<'a> {
+    run: &'a Arc<Run>,
+    index: usize,
+    position: Position,
+    /// The subscriptions that match.
+    subs: SmallVec<[SubId; 4]>,
+}
+
 impl Session {
     /// The answer to [`super::Step::Read`]; `None` where the store could not be read in time.
     pub fn page(&mut self, read: ReadId, page: Option<Page>, now: &mut Now<'_>, steps: &mut Steps) {
@@ -54,13 +63,14 @@ impl Session {
                 continue;
             }
             let identifiers = Arc::clone(&known.identifiers);
-            let qos = message.qos.min(known.subscription.qos);
+            let granted = known.subscription.qos;
             let Some(replay) = &mut known.replay else { return };
             if replay.hold.holds(message.id) {
                 continue; // it was published after the subscription was made: its live copy is the right one
             }
             replay.retained_sent.insert(message.id);
             known.sent_from_store(message.id);
+            let qos = self.granted(granted, message.qos);
             let (run, readers) = (Arc::clone(&run), SmallVec::new());
             let delivery = Delivery {
                 run,
@@ -96,8 +106,16 @@ impl Session {
             .for_each(|(index, position)| stored.settle_at(index, *position));
         let run = Arc::new(Run::new(messages, vec![stored]));
         let (mut scanned, mut end) = (page.scanned, page.end);
+        let wild = self.subscriptions.wild();
         for (index, position) in positions.iter().enumerate() {
-            if !self.send_stored(sub, key, &run, index, *position, now, steps) {
+            let subs = self.subscriptions.matching(run.messages[index].topic.as_str(), &wild);
+            let row = Row {
+                run: &run,
+                index,
+                position: *position,
+                subs,
+            };
+            if !self.send_stored(sub, key, row, now, steps) {
                 // The queue has no room by bytes: this row is read again when it has.
                 (scanned, end) = (Position(position.0 - 1), false);
                 break;
@@ -119,20 +137,10 @@ impl Session {
     }
 
     /// Sends one row, unless the client has it already. False where there is no room for it.
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "one row of a page: who reads, which row, and the turn's two hands"
-    )]
-    fn send_stored(
-        &mut self,
-        sub: SubId,
-        key: ReaderKey,
-        run: &Arc<Run>,
-        index: usize,
-        position: Position,
-        now: &mut Now<'_>,
-        steps: &mut Steps,
-    ) -> bool {
+    fn send_stored(&mut self, sub: SubId, key: ReaderKey, row: Row<'_>, now: &mut Now<'_>, steps: &mut Steps) -> bool {
+        let Row {
+            run, index, position, ..
+        } = row;
         let message = &run.messages[index];
         let Some(reading) = self.readers.get_mut(key) else {
             return true;
@@ -168,19 +176,12 @@ impl Session {
             return true;
         }
         known.sent_from_store(message.id);
-        let identifiers = Arc::clone(&known.identifiers);
-        let qos = message.qos.min(known.subscription.qos);
-        let (run, readers) = (Arc::clone(run), SmallVec::from_slice(&[key]));
-        let stored = Delivery {
-            run,
-            index,
-            qos,
-            retain: false,
-            identifiers,
-            readers,
+        // As live: one copy for every subscription that matches, whichever of them has read it.
+        let from_us = message.from == self.client.id;
+        let stored = || Some(self.on_terms(&self.terms(&row.subs, from_us)?, run, index));
+        let Some(delivery) = held.or_else(stored) else {
+            return true;
         };
-        // The live copy of the same message has its own flags, and perhaps more readers.
-        let delivery = held.unwrap_or(stored);
         self.enqueue(delivery, now, steps) == Enqueued::Done
     }
 }

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use smallvec::SmallVec;
+
 use crate::model::event::{Effect, Event};
 use crate::model::id::MessageId;
 use crate::model::message::{Qos, Subscription};
@@ -147,6 +149,23 @@ impl Subscriptions {
     /// The subscription to exactly this filter that is not shared.
     fn of_filter(&self, filter: &str) -> Option<SubId> {
         self.names.get(filter).copied()
+    }
+
+    /// The subscriptions with wildcards that are not shared, for [`Subscriptions::matching`].
+    pub(super) fn wild(&self) -> Vec<SubId> {
+        let wild = |sub: &Sub| sub.subscription.share.is_none() && !sub.subscription.filter.is_exact();
+        let found = self.subs.iter().filter(|(_, sub)| wild(sub));
+        found.map(|(id, _)| *id).collect()
+    }
+
+    /// The subscriptions, not shared, that match a topic; `wild` are those with wildcards.
+    pub(super) fn matching(&self, topic: &str, wild: &[SubId]) -> SmallVec<[SubId; 4]> {
+        let matches = |id: &SubId| {
+            let sub = self.subs.get(id);
+            sub.is_some_and(|sub| sub.subscription.filter.matches(topic))
+        };
+        let wild = wild.iter().copied().filter(matches);
+        self.of_filter(topic).into_iter().chain(wild).collect()
     }
 
     /// The SUBACK of this packet waits for the answer to this question.
