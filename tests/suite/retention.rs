@@ -151,3 +151,24 @@ async fn an_archive_keeps_everything() {
         .await;
     host.eventually("select payload from mqtt_msg", &["2"]).await;
 }
+
+#[tokio::test]
+async fn without_force_nothing_unread_goes_and_the_log_says_whose_sake_the_disk_fills_for() {
+    let mut host = plan()
+        .set("backend.sqlite.pool1.message_max_bytes", "512KB")
+        .set("backend.sqlite.pool1.retention_force", "false")
+        .start()
+        .await;
+    let mut app = host.client(Mqtt::V5, "app").persistent().connect().await;
+    app.subscribe("t", 1).await;
+    app.disconnect().await;
+    let payloads: Vec<String> = (0..100).map(|number| format!("{number:08192}")).collect();
+    let mut sensor = host.client(Mqtt::V5, "sensor").connect().await;
+    sensor.publish_all("t", 1, &payloads).await;
+    let line = host.logged("more is stored than message_max_bytes").await;
+    assert!(line.contains("retention_force = true"), "{line}");
+    a_round(&host).await;
+    assert_eq!(host.count("select count(*) from mqtt_msg where topic = 't'").await, 100);
+    let mut app = host.client(Mqtt::V5, "app").persistent().connect().await;
+    app.expect_all(&payloads).await;
+}

@@ -11,6 +11,7 @@ use tokio::task::spawn_blocking;
 
 use crate::harness::fault::SmallDisk;
 use crate::harness::host::Host;
+use crate::harness::tools::tool;
 use crate::harness::{Mqtt, within};
 
 async fn store(data: &Path, arguments: &[&str]) -> Output {
@@ -180,6 +181,60 @@ async fn a_backup_that_cannot_be_written_says_why_and_leaves_nothing_behind() {
     disk.free();
     says(&data, &["backup", text(&file)]).await;
     assert_eq!(names(small.path()), ["x.db"]);
+}
+
+#[tokio::test]
+async fn one_backup_is_made_at_a_time_and_a_stop_does_not_wait_for_it() {
+    let Some(strace) = tool("strace") else { return };
+    let folder = TempDir::new().expect("a folder");
+    let (file, part) = (folder.path().join("x.db"), folder.path().join("x.db.part"));
+    // A slow disk: every page that is written to the copy takes its time.
+    let slow = "inject=pwrite64:delay_exit=50000";
+    let words = [
+        "-f",
+        "-o",
+        "/dev/null",
+        "-P",
+        text(&part),
+        "-e",
+        "trace=pwrite64",
+        "-e",
+        slow,
+    ];
+    let mut host = Host::plan()
+        .under([text(&strace)].into_iter().chain(words))
+        .start()
+        .await;
+    let mut sensor = host.client(Mqtt::V5, "sensor").connect().await;
+    sensor.publish("t", 1, "x").await;
+    host.execute(
+        "insert into mqtt_msg (msgid, topic, qos, payload, arrived)
+         with recursive n(i) as (select 1 union all select i + 1 from n where i < 20000)
+         select i, 't', 1, zeroblob(300), unixepoch() from n",
+    )
+    .await;
+    let data = host.data();
+    let arguments = ["backup", text(&file)];
+    let first = store(&data, &arguments);
+    let others = async {
+        let mut again = tokio::time::interval(std::time::Duration::from_millis(20));
+        let begun = async {
+            while !fs::metadata(&part).is_ok_and(|part| part.len() > 0) {
+                again.tick().await;
+            }
+        };
+        within("the copy's first page", begun).await;
+        let said = refuses(&data, &["backup", text(&folder.path().join("y.db"))]).await;
+        assert!(said.contains("another backup is being made"), "{said}");
+        host.terminate().await
+    };
+    let (first, ended) = tokio::join!(first, others);
+    assert!(ended.success(), "{ended}");
+    assert_eq!(first.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&first.stderr);
+    assert!(said.contains("wrote ") && said.contains(" of about "), "{said}");
+    assert!(said.contains("stopped before it was done"), "{said}");
+    assert_eq!(names(folder.path()), [""; 0], "nothing is left");
 }
 
 #[tokio::test]

@@ -58,7 +58,7 @@ pub(super) async fn listen(
             let Some(frame) = frame.map_err(|_| Closed::Failed(silent(data, patience)))? else {
                 return Ok(());
             };
-            let frame = frame.map_err(|error| broken(data, &error))?;
+            let frame = frame.map_err(|error| ended(&error))?;
             unread.extend_from_slice(frame.data_ref().map_or(&[][..], Bytes::as_ref));
             while let Some(end) = unread.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = unread.drain(..=end).collect();
@@ -120,6 +120,12 @@ async fn converse<T>(
 
 fn broken(data: &Path, error: &dyn std::fmt::Display) -> Closed {
     Closed::Failed(Failure::new(format!("{}: {error}", socket_path(data).display())))
+}
+
+fn ended(error: &dyn std::fmt::Display) -> Closed {
+    Closed::Failed(Failure::new(format!(
+        "the host ended before it was done ({error}): see its log"
+    )))
 }
 
 fn silent(data: &Path, patience: Duration) -> Failure {

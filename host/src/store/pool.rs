@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::batch::Batcher;
 use super::books::InLine;
 use super::health::Health;
+use super::needs::Needs;
 use super::options::PoolOptions;
 use super::retention::{self, Purged, Readership, Retention};
 use super::sql::{self, SqlStore};
@@ -132,7 +133,7 @@ impl Pool {
     /// nobody reads.
     pub async fn horizon(&self) -> Result<Option<Position>> {
         match self.store.upkeep() {
-            Some(upkeep) => self.call("horizon", self.retention.horizon(upkeep)).await,
+            Some(upkeep) => Ok(self.needs(upkeep).await?.horizon()),
             None => Ok(None),
         }
     }
@@ -148,6 +149,11 @@ impl Pool {
     /// What its database can do for an operator, where it can.
     pub fn upkeep(&self) -> Option<&dyn Upkeep> {
         self.store.upkeep()
+    }
+
+    /// What readers need. Only what lay in the store before the question may be judged by the answer.
+    pub(super) async fn needs(&self, upkeep: &dyn Upkeep) -> Result<Needs> {
+        self.call("needs", self.retention.needs(upkeep)).await
     }
 
     pub(super) fn retention(&self) -> &Retention {
@@ -271,7 +277,7 @@ impl Pool {
     }
 
     /// The one place where a call queues, times out and is counted; writes have their batcher.
-    async fn call<T>(&self, verb: &'static str, op: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(super) async fn call<T>(&self, verb: &'static str, op: impl Future<Output = Result<T>>) -> Result<T> {
         let started = Instant::now();
         // The permit is inside the timeout: waiting in line is waiting too.
         let guarded = async {

@@ -8,7 +8,7 @@ use metrics::{Counter, counter};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use strum::{EnumCount, IntoEnumIterator};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout_at};
 
 use super::needs::{Holds, Needs};
 use super::options::PoolOptions;
@@ -21,12 +21,19 @@ use crate::model::hold::Hold;
 use crate::model::topic::Filter;
 use crate::telemetry;
 
-/// Messages that one commit deletes at most.
+/// Messages that are looked at, and at most deleted, at once.
 const BATCH: usize = 1_000;
+/// Messages of them that one commit deletes: others wait for that commit, and a thousand rows take it tens of
+/// milliseconds where topics are many and the disk is slow.
+const COMMIT: usize = 250;
 /// Looks in which nothing may go, before the rest of the table waits for the next round.
 const BARREN_LOOKS_MAX: usize = 50;
-/// A round ends after half of `purge_interval`, but not before the first of these and not after the second.
-const ROUND: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// The longest rest after a commit.
+const REST_MAX: Duration = Duration::from_millis(250);
+/// A round ends with its `purge_interval`, but not before the first of these and not after the second.
+const ROUND: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// The shortest time between two complaints.
+const QUIET: Duration = Duration::from_secs(3_600);
 /// Filters that are told apart. Where there are more, nothing goes that the last reader of all has not read.
 const FILTERS_MAX: usize = 100_000;
 /// What a row takes beside its payload: ids, topic and three indexes' entries.
@@ -114,18 +121,13 @@ impl Retention {
         *self.total.lock()
     }
 
-    /// What readers need. Only what lay in the store before the question may be judged by the answer.
+    /// See [`Pool::needs`].
     pub(super) async fn needs(&self, upkeep: &dyn Upkeep) -> Result<Needs> {
         if self.readership.lock().queue {
             return Ok(Needs::everything());
         }
         let floors = upkeep.floors(FILTERS_MAX).await?;
         Ok(Needs::new(floors, &self.holds.living()))
-    }
-
-    /// The place up to which every reader has acknowledged everything; `None` where nobody reads.
-    pub(super) async fn horizon(&self, upkeep: &dyn Upkeep) -> Result<Option<Position>> {
-        self.needs(upkeep).await.map(|needs| needs.horizon())
     }
 
     fn count(&self, why: Why, rows: u64) {
@@ -148,6 +150,7 @@ pub(super) async fn work(pool: Arc<Pool>) {
         pool: pool.clone(),
         seen: Position::START,
         cursor: Position::START,
+        complained: None,
     };
     let rounds = async {
         loop {
@@ -174,6 +177,8 @@ struct Purge {
     seen: Position,
     /// How far the table was looked through.
     cursor: Position,
+    /// When was last said that nothing may go though there is too much.
+    complained: Option<Instant>,
 }
 
 /// One round's rules.
@@ -219,7 +224,7 @@ impl Rules {
 impl Purge {
     async fn round(&mut self, upkeep: &dyn Upkeep) -> Result<()> {
         let began = Instant::now();
-        let deadline = began + (self.pool.options().purge_interval / 2).clamp(ROUND.0, ROUND.1);
+        let deadline = began + self.pool.options().purge_interval.clamp(ROUND.0, ROUND.1);
         let rules = self.rules(upkeep).await?;
         let mut purged = Purged::default();
         let done = match self.oldest(upkeep, &rules, deadline, &mut purged).await {
@@ -244,7 +249,7 @@ impl Purge {
         let options = self.pool.options();
         let retention = self.pool.retention();
         // Before the readers: one that begins later begins behind it, or wants what age and size leave it.
-        let newest = upkeep.newest().await?;
+        let newest = self.pool.call("newest", upkeep.newest()).await?;
         let readership = *retention.readership.lock();
         let by_reading = options.purge_acknowledged && options.initial_position == crate::model::event::Start::Latest;
         let acknowledged_to = match by_reading && readership.positions && !readership.queue {
@@ -254,7 +259,7 @@ impl Purge {
         let now = SystemTime::now();
         let arrived_before = options.message_retention.and_then(|age| now.checked_sub(age));
         Ok(Rules {
-            needs: retention.needs(upkeep).await?,
+            needs: self.pool.needs(upkeep).await?,
             acknowledged_to,
             newest,
             now_s: seconds(now),
@@ -264,14 +269,21 @@ impl Purge {
     }
 
     /// From the oldest on: what is too old, and as much as is too much. Ends at the first look that takes nothing.
-    async fn oldest(&self, upkeep: &dyn Upkeep, rules: &Rules, deadline: Instant, purged: &mut Purged) -> Result<()> {
+    async fn oldest(
+        &mut self,
+        upkeep: &dyn Upkeep,
+        rules: &Rules,
+        deadline: Instant,
+        purged: &mut Purged,
+    ) -> Result<()> {
         let mut after = Position::START;
         loop {
             let mut excess = self.excess(upkeep).await?;
             if excess == 0 && rules.arrived_before_s.is_none() {
                 return Ok(());
             }
-            let Aged { rows, end } = upkeep.aged(after, BATCH).await?;
+            let too_much = excess;
+            let Aged { rows, end } = self.pool.call("aged", upkeep.aged(after, BATCH)).await?;
             let Some(last) = rows.last() else { return Ok(()) };
             after = last.place;
             let why = |row: &AgedRow| {
@@ -283,16 +295,36 @@ impl Purge {
                 why
             };
             let taken = self.take(&rows, why, deadline, purged).await?;
+            if taken == 0 && too_much > 0 && !rules.force {
+                self.complain(too_much);
+            }
             if taken == 0 || end || Instant::now() >= deadline {
                 return Ok(());
             }
         }
     }
 
+    /// Says, now and then, that the disk fills for somebody's sake.
+    fn complain(&mut self, bytes: u64) {
+        if self.complained.is_some_and(|last| last.elapsed() < QUIET) {
+            return;
+        }
+        self.complained = Some(Instant::now());
+        tracing::warn!(
+            pool = %self.pool.name(),
+            bytes,
+            "more is stored than message_max_bytes, but somebody has not acknowledged the oldest messages: see \
+             mqtt_acked, or set retention_force = true"
+        );
+    }
+
     /// How many bytes are too much.
     async fn excess(&self, upkeep: &dyn Upkeep) -> Result<u64> {
         match self.pool.options().message_max_bytes {
-            Some(max) => Ok(upkeep.used_bytes().await?.saturating_sub(max)),
+            Some(max) => {
+                let used = self.pool.call("used_bytes", upkeep.used_bytes()).await?;
+                Ok(used.saturating_sub(max))
+            }
             None => Ok(0),
         }
     }
@@ -307,7 +339,7 @@ impl Purge {
     ) -> Result<()> {
         let mut barren = 0;
         while barren < BARREN_LOOKS_MAX && Instant::now() < deadline {
-            let Aged { rows, end } = upkeep.aged(self.cursor, BATCH).await?;
+            let Aged { rows, end } = self.pool.call("aged", upkeep.aged(self.cursor, BATCH)).await?;
             let taken = self.take(&rows, |row| rules.why(row), deadline, purged).await?;
             barren += usize::from(taken == 0);
             self.cursor = match rows.last() {
@@ -321,7 +353,7 @@ impl Purge {
         Ok(())
     }
 
-    /// Deletes what `why` says in one commit. Answers how many rows it asked to delete.
+    /// Deletes what `why` says. Answers how many rows it asked to delete.
     async fn take(
         &self,
         rows: &[AgedRow],
@@ -330,20 +362,22 @@ impl Purge {
         purged: &mut Purged,
     ) -> Result<usize> {
         let doomed: Vec<(Position, Why)> = rows.iter().filter_map(|row| Some((row.place, why(row)?))).collect();
-        let batcher = self.pool.batcher();
-        // Publishers wait already: they go first, for as long as this round lasts.
-        if timeout_at(deadline, batcher.relieved()).await.is_err() {
-            return Ok(0);
-        }
         for reason in Why::iter() {
             let places = doomed.iter().filter(|(_, why)| *why == reason);
-            let places: Arc<[Position]> = places.map(|(place, _)| *place).collect();
-            if places.is_empty() {
-                continue;
-            }
-            if let Written::Removed(rows) = batcher.ask(Write::Purge(places)).await? {
-                self.pool.retention().count(reason, rows);
-                *purged.of(reason) += rows;
+            let places: Vec<Position> = places.map(|(place, _)| *place).collect();
+            for places in places.chunks(COMMIT) {
+                // Publishers wait already: they go first, for as long as this round lasts.
+                if timeout_at(deadline, self.pool.batcher().relieved()).await.is_err() {
+                    return Ok(0);
+                }
+                let began = Instant::now();
+                let written = self.pool.batcher().ask(Write::Purge(places.into())).await?;
+                if let Written::Removed(rows) = written {
+                    self.pool.retention().count(reason, rows);
+                    *purged.of(reason) += rows;
+                }
+                // Half of the writer's time is for everybody else.
+                sleep(began.elapsed().min(REST_MAX)).await;
             }
         }
         Ok(doomed.len())

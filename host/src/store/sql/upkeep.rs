@@ -54,26 +54,12 @@ impl<D: Driver> Upkeep for SqlStore<D> {
     }
 
     async fn aged(&self, after: Position, limit: usize) -> Result<Aged> {
-        let verb = "aged";
-        let bad = || Error::because(Kind::Corrupt, verb, "mqtt_msg: expected ids, topics and times");
         let (after, many) = (Value::Int(id(after)), Value::Int(limit as i64));
         let listed = self
-            .rows(verb, &self.sql.upkeep.aged, vec![after.clone(), many])
+            .rows(AGED, &self.sql.upkeep.aged, vec![after.clone(), many])
             .await?;
         let all = listed.len();
-        let mut sized = Vec::with_capacity(all);
-        let mut left = LOOK_BYTES_MAX;
-        for row in listed {
-            let Ok([Value::Int(at), topic, Value::Int(bytes)]) = <[Value; 3]>::try_from(row) else {
-                return Err(bad());
-            };
-            let bytes = u64::try_from(bytes).unwrap_or(0);
-            if bytes > left && !sized.is_empty() {
-                break;
-            }
-            left = left.saturating_sub(bytes);
-            sized.push((at, text(topic), bytes));
-        }
+        let sized = sized(listed)?;
         let Some((last, ..)) = sized.last() else {
             return Ok(Aged {
                 rows: Vec::new(),
@@ -81,27 +67,10 @@ impl<D: Driver> Upkeep for SqlStore<D> {
             });
         };
         let times = self
-            .rows(verb, &self.sql.upkeep.times, vec![after, Value::Int(*last)])
+            .rows(AGED, &self.sql.upkeep.times, vec![after, Value::Int(*last)])
             .await?;
         let end = sized.len() == all && all < limit;
-        // A row may have gone in between; the others are matched by their ids.
-        let mut sized = sized.into_iter().peekable();
-        let mut rows = Vec::with_capacity(times.len());
-        for row in times {
-            let Ok([Value::Int(at), arrived, expires]) = <[Value; 3]>::try_from(row) else {
-                return Err(bad());
-            };
-            while sized.next_if(|(other, ..)| *other < at).is_some() {}
-            if let Some((_, topic, bytes)) = sized.next_if(|(other, ..)| *other == at) {
-                rows.push(AgedRow {
-                    place: position(at),
-                    topic,
-                    arrived_s: whole(Some(&arrived)).unwrap_or(0),
-                    expires_s: whole(Some(&expires)),
-                    bytes,
-                });
-            }
-        }
+        let rows = timed(sized, times)?;
         Ok(Aged { rows, end })
     }
 
@@ -127,6 +96,52 @@ impl<D: Driver> Upkeep for SqlStore<D> {
     fn files(&self) -> Vec<PathBuf> {
         self.driver.files()
     }
+}
+
+const AGED: &str = "aged";
+
+fn bad_row() -> Error {
+    Error::because(Kind::Corrupt, AGED, "mqtt_msg: expected ids, topics and times")
+}
+
+/// Id, topic and bytes of as many rows as are worth one look.
+fn sized(listed: Vec<Vec<Value>>) -> Result<Vec<(i64, String, u64)>> {
+    let mut sized = Vec::with_capacity(listed.len());
+    let mut left = LOOK_BYTES_MAX;
+    for row in listed {
+        let Ok([Value::Int(at), topic, Value::Int(bytes)]) = <[Value; 3]>::try_from(row) else {
+            return Err(bad_row());
+        };
+        let bytes = u64::try_from(bytes).unwrap_or(0);
+        if bytes > left && !sized.is_empty() {
+            break;
+        }
+        left = left.saturating_sub(bytes);
+        sized.push((at, text(topic), bytes));
+    }
+    Ok(sized)
+}
+
+/// The same with their times. A row may have gone in between, so they are matched by their ids.
+fn timed(sized: Vec<(i64, String, u64)>, times: Vec<Vec<Value>>) -> Result<Vec<AgedRow>> {
+    let mut sized = sized.into_iter().peekable();
+    let mut rows = Vec::with_capacity(times.len());
+    for row in times {
+        let Ok([Value::Int(at), arrived, expires]) = <[Value; 3]>::try_from(row) else {
+            return Err(bad_row());
+        };
+        while sized.next_if(|(other, ..)| *other < at).is_some() {}
+        if let Some((_, topic, bytes)) = sized.next_if(|(other, ..)| *other == at) {
+            rows.push(AgedRow {
+                place: position(at),
+                topic,
+                arrived_s: whole(Some(&arrived)).unwrap_or(0),
+                expires_s: whole(Some(&expires)),
+                bytes,
+            });
+        }
+    }
+    Ok(rows)
 }
 
 fn whole(value: Option<&Value>) -> Option<i64> {

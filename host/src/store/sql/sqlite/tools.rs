@@ -22,7 +22,7 @@ use crate::store::upkeep::{COUNTED_MAX, Copied, Stamp, Status, Watch};
 /// How often a copy is asked how far it has come.
 const GLANCE: Duration = Duration::from_millis(200);
 /// Instructions of the engine between two looks at whether to go on.
-const STEPS_BETWEEN_LOOKS: i32 = 10_000;
+const STEPS_BETWEEN_LOOKS: i32 = 1_000;
 /// Rows that one statement of a check reads.
 const PAGE: i64 = 5_000;
 /// Sentences of a check; what is wrong a thousand times is wrong for one reason.
