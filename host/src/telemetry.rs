@@ -37,6 +37,7 @@ names! {
     describe_gauge POOL_UP = "pool_up", "1 where the database answers, 0 where it does not: `pool`.";
     describe_counter MESSAGES_PURGED = "messages_purged_total", "Stored messages deleted: `pool`, `reason` = acknowledged (by everybody), expired, age or size.";
     describe_gauge CONNECTIONS = "connections", "Open sockets.";
+    describe_gauge CONNECTIONS_HALF_OPEN = "connections_half_open", "Open sockets whose CONNECT has not come yet.";
     describe_gauge SESSIONS = "sessions", "Sessions in memory, connected or not; kept sessions of absent clients are in the store.";
     describe_gauge SUBSCRIPTIONS = "subscriptions", "Subscriptions.";
     describe_gauge RETAINED = "retained_messages", "Retained messages that the broker itself keeps.";
@@ -49,6 +50,7 @@ names! {
     describe_counter MESSAGES_DROPPED = "messages_dropped_total", "Deliveries dropped: `reason` = queue_full, mailbox_full, expired, offline_qos0, too_large or retained_full.";
     describe_counter MESSAGES_DEFERRED = "messages_deferred_total", "Live copies left to the store because the subscriber was slow or away.";
     describe_counter OPERATOR_SUBSCRIPTIONS_SKIPPED = "operator_subscriptions_skipped_total", "Rows of `mqtt_sub` that are no subscription and were skipped.";
+    describe_counter LIMITS_HIT = "limits_hit_total", "Times somebody ran into a limit: `limit`, see limits.md.";
     describe_counter BYTES = "bytes_total", "Bytes read from and written to clients: `direction` = in or out.";
 }
 

@@ -271,6 +271,20 @@ impl Raw {
 
     /// Subscribes and waits for the SUBACK; says what came before it.
     pub async fn subscribe(&mut self, filter: &str, qos: u8) -> Vec<Said> {
+        let id = self.send_subscribe(filter, qos).await;
+        self.until(&Said::SubAck(id, vec![qos])).await
+    }
+
+    /// Subscribes; says the code of its SUBACK, which must be what comes next.
+    pub async fn ask_for(&mut self, filter: &str, qos: u8) -> u8 {
+        let id = self.send_subscribe(filter, qos).await;
+        match self.next().await {
+            Said::SubAck(answered, codes) if answered == id && codes.len() == 1 => codes[0],
+            other => panic!("{filter} was answered {other:?}"),
+        }
+    }
+
+    async fn send_subscribe(&mut self, filter: &str, qos: u8) -> u16 {
         self.ids += 1;
         let id = self.ids;
         self.send(match self.mqtt {
@@ -292,7 +306,7 @@ impl Raw {
             })),
         })
         .await;
-        self.until(&Said::SubAck(id, vec![qos])).await
+        id
     }
 
     /// Writes a DISCONNECT with this reason (MQTT 5).

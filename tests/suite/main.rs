@@ -19,6 +19,7 @@ mod equal;
 mod fault;
 mod gate;
 mod kept;
+mod limits;
 mod lookup;
 mod offline;
 mod publish;

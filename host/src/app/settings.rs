@@ -5,10 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::broker::{self, Anonymous};
-use crate::config::{Addresses, ByteSize, Config, OrOff, Problem};
+use crate::config::{Addresses, ByteSize, Config, OrOff, Per, Problem, Setting};
 use crate::model::delivery::PoolName;
 use crate::model::message::Qos;
-use crate::mqtt::limits::Limits;
+use crate::mqtt::limits::{Limits, Rate};
 use crate::store::options::PoolOptions;
 
 use super::Options;
@@ -81,9 +81,13 @@ fn broker_settings(config: &mut Config) -> broker::Settings {
         connection_rate_max: config
             .or("listener.tcp.external.max_conn_rate", default.connection_rate_max)
             .max(1),
+        half_open_max: config.or("listener.tcp.external.max_half_open", default.half_open_max),
         idle_timeout: config.or("zone.external.idle_timeout", default.idle_timeout),
         anonymous,
         retained_len_max: config.or("retainer.max_retained_messages", default.retained_len_max),
+        retained_bytes_max: config
+            .or("retainer.max_retained_bytes", ByteSize(default.retained_bytes_max))
+            .0,
     }
 }
 
@@ -100,6 +104,7 @@ fn limits(config: &mut Config) -> Limits {
     Limits {
         packet_bytes_max: config.or("mqtt.max_packet_size", ByteSize(default.packet_bytes_max)).0,
         client_id_bytes_max: config.or("mqtt.max_clientid_len", default.client_id_bytes_max),
+        topic_bytes_max: config.or("mqtt.max_topic_len", default.topic_bytes_max),
         topic_levels_max: config.or("mqtt.max_topic_levels", default.topic_levels_max),
         qos_max,
         topic_alias_max: config.or("mqtt.max_topic_alias", default.topic_alias_max),
@@ -116,6 +121,22 @@ fn limits(config: &mut Config) -> Limits {
         queue_qos0: config.or("zone.external.mqueue_store_qos0", default.queue_qos0),
         session_expiry_max_s: expiry_s.unwrap_or(default.session_expiry_max_s),
         keep_alive_factor: (backoff * 2.0).max(1.0),
+        publish_rate: rate::<usize>(
+            config,
+            [
+                "zone.external.publish_limit",
+                "zone.external.ratelimit.conn_messages_in",
+            ],
+            |messages| messages,
+        ),
+        byte_rate: rate::<ByteSize>(
+            config,
+            [
+                "listener.tcp.external.rate_limit",
+                "zone.external.ratelimit.conn_bytes_in",
+            ],
+            |size| size.0,
+        ),
         subscriptions_max: config.or("zone.external.max_subscriptions", default.subscriptions_max),
         upgrade_qos: config.or("zone.external.upgrade_qos", default.upgrade_qos),
         ..default
@@ -134,6 +155,17 @@ pub(super) fn note_keeper(config: &mut Config, pool: &PoolName, options: &PoolOp
         config.error(&key, text);
     }
     keepers.push(pool.clone());
+}
+
+/// A rate by EMQ X 3's name, or by EMQ X 4's.
+fn rate<T>(config: &mut Config, keys: [&str; 2], amount: fn(T) -> usize) -> Option<Rate>
+where
+    Per<T>: Setting,
+{
+    let [first, second] = keys.map(|key| config.get::<OrOff<Per<T>>>(key));
+    let Per(value, per) = first.or(second)?.0?;
+    let amount = amount(value);
+    Some(Rate { amount, per })
 }
 
 /// The options of one pool. A relative file lies in the data folder.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::connection::Connection;
 use super::listener::Permit;
 use super::mailbox::Loaded;
+use super::quota::Quota;
 use super::wire::{Socket, Wire};
 use crate::model::message::Client;
 use crate::model::reason::Reason;
@@ -145,6 +146,7 @@ impl Connection {
         } = arrival;
         let wire = Wire::new(socket, permit, &connect, behind, self.broker.limits.packet_bytes_max);
         self.wire = Some(wire);
+        self.quota = Quota::new(&self.broker.limits, Instant::now());
         self.mailbox.set_online(true);
         match self.session {
             Some(_) => self.act(|session, now, steps| session.resume(client, connect, now, steps)),

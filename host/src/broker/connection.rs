@@ -12,8 +12,9 @@ use tokio::time::Sleep;
 
 use super::Broker;
 use super::arrival::Waiting;
-use super::figures::Figures;
+use super::figures::{self, Figures};
 use super::mailbox::{Item, Keeps, Live, Mailbox};
+use super::quota::Quota;
 use super::wire::Wire;
 use crate::bus::Link;
 use crate::model::delivery::{Run, Settle, Settled, Ticket, Window};
@@ -22,6 +23,8 @@ use crate::model::id::{Ids, Stock};
 use crate::model::message::{ClientId, Message};
 use crate::model::reason::Reason;
 use crate::model::session::Keeping;
+use crate::mqtt::limits::Limit;
+use crate::mqtt::packet::Packet;
 use crate::mqtt::session::{Interest, Now, ReadId, Session, Source, Step, Steps};
 
 /// How often the old socket of a client that connects again is read before it is closed.
@@ -69,6 +72,8 @@ pub(super) struct Connection {
     /// When the shutdown stops waiting for gates.
     pub(super) leave_at: Option<Instant>,
     pub(super) figures: Figures,
+    /// How much the client may send, where that is limited.
+    pub(super) quota: Option<Box<Quota>>,
     pub(super) present: Present,
 }
 
@@ -119,6 +124,7 @@ impl Connection {
             relief: None,
             leave_at: None,
             figures: Figures::default(),
+            quota: None,
             present,
         }
     }
@@ -190,12 +196,18 @@ impl Connection {
     fn wants_input(&self) -> bool {
         self.leave_at.is_none()
             && self.relief.is_none()
+            && self.throttled_until().is_none()
             && !self.is_full()
             && self.session.as_ref().is_some_and(Session::wants_input)
     }
 
     pub(super) fn is_full(&self) -> bool {
         self.wire.as_ref().is_some_and(Wire::is_full)
+    }
+
+    /// Until when the client is not read because it sends too much.
+    fn throttled_until(&self) -> Option<Instant> {
+        self.quota.as_ref().and_then(|quota| quota.reads_again_at())
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -205,6 +217,7 @@ impl Connection {
             .into_iter()
             .chain(self.waiting.as_ref().map(|waiting| waiting.until))
             .chain(self.leave_at)
+            .chain(self.throttled_until())
             .min()
     }
 
@@ -216,7 +229,7 @@ impl Connection {
         }
         match woken.read {
             Some(Ok(0)) | Some(Err(_)) => self.drop_wire(Reason::UNSPECIFIED_ERROR).await,
-            Some(Ok(read)) => self.figures.bytes_in += read as u64,
+            Some(Ok(read)) => self.heard(read),
             None => {}
         }
         if woken.overflowed {
@@ -239,9 +252,12 @@ impl Connection {
         }
         self.read_packets().await;
         if woken.alarm {
-            if self.relief.is_some() {
-                // A client's silence is ours while a pool keeps us from reading it.
+            if self.relief.is_some() || self.throttled_until().is_some() {
+                // A client's silence is ours while a pool, or its quota, keeps us from reading it.
                 self.act(|session, now, _| session.resume_reading(now));
+            }
+            if let Some(quota) = &mut self.quota {
+                quota.tick(self.present.instant);
             }
             self.act(|session, now, steps| session.tick(now, steps));
             if let Some(late) = self.waiting.take_if(|waiting| waiting.until <= Instant::now()) {
@@ -262,6 +278,11 @@ impl Connection {
             let Some(wire) = &mut self.wire else { return };
             match wire.packet() {
                 Ok(Some(packet)) => {
+                    if let (Packet::Publish(_), Some(quota)) = (&packet, &mut self.quota)
+                        && let Some(limit) = quota.published(self.present.instant)
+                    {
+                        figures::hit(limit);
+                    }
                     let before = self.steps.len();
                     self.act(|session, now, steps| session.receive(packet, now, steps));
                     // Publishes and answers gather over the turn; anything else keeps its place among them.
@@ -275,6 +296,9 @@ impl Connection {
                 }
                 Ok(None) => return,
                 Err(malformed) => {
+                    if malformed.reason == Reason::PACKET_TOO_LARGE {
+                        figures::hit(Limit::PacketSize);
+                    }
                     tracing::info!(client.id = %self.id, reason = %malformed.reason, text = %malformed.text, "bad packet");
                     self.act(|session, now, steps| session.close(malformed.reason, now, steps));
                     return self.carry_out().await;
@@ -282,6 +306,16 @@ impl Connection {
             }
         }
         self.paused = true;
+    }
+
+    /// Bytes came in.
+    fn heard(&mut self, bytes: usize) {
+        self.figures.bytes_in += bytes as u64;
+        if let Some(quota) = &mut self.quota
+            && let Some(limit) = quota.read(bytes, self.present.instant)
+        {
+            figures::hit(limit);
+        }
     }
 
     async fn handle(&mut self, item: Item) {

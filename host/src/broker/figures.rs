@@ -1,8 +1,15 @@
 //! The metrics of connections: gathered over a turn, then added at once.
 
 use crate::model::reason::Reason;
+use crate::mqtt::limits::Limit;
 use crate::mqtt::session::Books;
 use crate::telemetry;
+
+/// Somebody ran into a limit.
+pub(super) fn hit(limit: Limit) {
+    let limit: &'static str = limit.into();
+    metrics::counter!(telemetry::LIMITS_HIT, "limit" => limit).increment(1);
+}
 
 /// What a connection counted since it last reported.
 #[derive(Default)]

@@ -13,10 +13,13 @@ use tokio::time::{Instant, timeout};
 
 use super::Broker;
 use super::arrival::Arrival;
+use super::figures;
+use super::half_open::Seat;
 use super::wire::Wire;
 use crate::model::message::Client;
 use crate::model::reason::Reason;
 use crate::mqtt::codec::{self, Refusal};
+use crate::mqtt::limits::Limit;
 use crate::mqtt::packet::{ConnAck, Connect, Outgoing, Version};
 use crate::telemetry;
 
@@ -58,11 +61,15 @@ pub(super) async fn accept(broker: Arc<Broker>, listener: TcpListener, permits: 
         if second.elapsed() >= Duration::from_secs(1) {
             (second, accepted_in_second) = (Instant::now(), 0);
         } else if accepted_in_second >= broker.settings.connection_rate_max {
+            figures::hit(Limit::ConnectionRate);
             tokio::time::sleep_until(second + Duration::from_secs(1)).await;
             continue;
         }
         // The permit comes first: a connection that we have no room for stays in the kernel's queue.
         let next = async {
+            if permits.available_permits() == 0 {
+                figures::hit(Limit::Connections);
+            }
             let permit = Arc::clone(&permits)
                 .acquire_owned()
                 .await
@@ -78,7 +85,8 @@ pub(super) async fn accept(broker: Arc<Broker>, listener: TcpListener, permits: 
                 accepted_in_second += 1;
                 let broker = Arc::clone(&broker);
                 let tracker = broker.tracker.clone();
-                tracker.spawn(async move { broker.welcome(socket, peer, permit).await });
+                let seat = broker.half_open.enter();
+                tracker.spawn(async move { broker.welcome(socket, peer, permit, seat).await });
             }
             Err(error) => {
                 // Out of descriptors, or the client has gone already: neither ends the listener.
@@ -90,22 +98,31 @@ pub(super) async fn accept(broker: Arc<Broker>, listener: TcpListener, permits: 
 }
 
 impl Broker {
-    async fn welcome(self: Arc<Self>, mut socket: TcpStream, peer: SocketAddr, permit: Permit) {
+    async fn welcome(self: Arc<Self>, mut socket: TcpStream, peer: SocketAddr, permit: Permit, seat: Seat) {
         let connect = tokio::select! {
+            biased;
             read = timeout(self.settings.idle_timeout, read_connect(&mut socket, self.limits.packet_bytes_max)) => read,
+            () = seat.taken() => return figures::hit(Limit::HalfOpen),
             () = self.stop.cancelled() => return,
         };
+        drop(seat);
         // Small packets must not wait for each other's acknowledgements. Where it fails they only wait.
         socket.set_nodelay(true).unwrap_or_default();
         match connect {
             Ok(Ok(Some((connect, behind)))) => self.admit(socket, peer, connect, behind, permit).await,
             Ok(Ok(None)) | Ok(Err(Unread::Io)) => {}
             Ok(Err(Unread::Refused(refusal))) => {
+                if refusal.reason == Reason::PACKET_TOO_LARGE {
+                    figures::hit(Limit::PacketSize);
+                }
                 tracing::info!(%peer, reason = %refusal.reason, text = %refusal.text, "connection refused");
                 self.refuse(socket, refusal.answer, refusal.reason, &refusal.text, permit)
                     .await;
             }
-            Err(_) => tracing::info!(%peer, "no CONNECT in time"),
+            Err(_) => {
+                figures::hit(Limit::ConnectTime);
+                tracing::info!(%peer, "no CONNECT in time");
+            }
         }
     }
 
@@ -175,7 +192,11 @@ impl Broker {
             ));
         }
         if connect.client_id.len() > self.limits.client_id_bytes_max {
-            return Err((Reason::CLIENT_IDENTIFIER_NOT_VALID, "the client identifier is too long"));
+            figures::hit(Limit::ClientIdLength);
+            return Err((
+                Reason::CLIENT_IDENTIFIER_NOT_VALID,
+                "the client identifier is too long (mqtt.max_clientid_len)",
+            ));
         }
         if connect.client_id.is_empty() && connect.version < Version::V5 && !connect.clean_start {
             // [MQTT-3.1.3-8] of 3.1.1: a session that nobody could come back to.
@@ -190,6 +211,15 @@ impl Broker {
             return Err((
                 Reason::QOS_NOT_SUPPORTED,
                 "the will's QoS is higher than mqtt.max_qos_allowed",
+            ));
+        }
+        if let Some(will) = &connect.will
+            && let Some(limit) = self.limits.exceeded_by(will.topic.as_str())
+        {
+            figures::hit(limit);
+            return Err((
+                Reason::TOPIC_NAME_INVALID,
+                "the will's topic is too long or has too many levels (mqtt.max_topic_len, mqtt.max_topic_levels)",
             ));
         }
         Ok(())

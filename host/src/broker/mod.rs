@@ -6,8 +6,10 @@ mod clients;
 mod connection;
 mod dispatch;
 mod figures;
+mod half_open;
 mod listener;
 mod mailbox;
+mod quota;
 mod reads;
 mod retained;
 mod routes;
@@ -35,6 +37,7 @@ use arrival::Arrival;
 use clients::Clients;
 use connection::Connection;
 use dispatch::Dispatch;
+use half_open::HalfOpen;
 use mailbox::{Bounds, Item};
 use reads::Reads;
 use retained::Retained;
@@ -51,12 +54,17 @@ pub struct Settings {
     pub connections_max: usize,
     /// New connections a second; more wait in the kernel's queue (`listener.tcp.external.max_conn_rate`).
     pub connection_rate_max: u32,
+    /// Sockets open at once that have not sent their CONNECT; the oldest goes when one more comes
+    /// (`listener.tcp.external.max_half_open`). Never more than half of all sockets.
+    pub half_open_max: usize,
     /// How long a new connection may take to send its CONNECT (`zone.external.idle_timeout`).
     pub idle_timeout: Duration,
     /// Who is let in without a name (`allow_anonymous`).
     pub anonymous: Anonymous,
     /// Retained messages that the broker itself keeps, of topics that no rule stores.
     pub retained_len_max: usize,
+    /// The same in bytes (`retainer.max_retained_bytes`).
+    pub retained_bytes_max: usize,
 }
 
 impl Default for Settings {
@@ -65,9 +73,11 @@ impl Default for Settings {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 1883))],
             connections_max: 100_000,
             connection_rate_max: 1000,
+            half_open_max: 4096,
             idle_timeout: Duration::from_secs(15),
             anonymous: Anonymous::Loopback,
             retained_len_max: 1_000_000,
+            retained_bytes_max: 256 * 1024 * 1024,
         }
     }
 }
@@ -79,6 +89,7 @@ pub struct Broker {
     hooks: Arc<Hooks>,
     ids: IdClock,
     clients: Clients,
+    half_open: Arc<HalfOpen>,
     routes: Arc<Routes>,
     retained: Arc<Retained>,
     bus: Box<dyn Bus>,
@@ -92,7 +103,7 @@ impl Broker {
     /// Makes a broker that nobody can reach yet.
     pub fn new(settings: Settings, limits: Limits, hooks: Arc<Hooks>, ids: IdClock) -> Arc<Self> {
         let routes = Arc::new(Routes::default());
-        let retained = Arc::new(Retained::new(settings.retained_len_max));
+        let retained = Arc::new(Retained::new(settings.retained_len_max, settings.retained_bytes_max));
         let dispatch = Dispatch {
             routes: Arc::clone(&routes),
             retained: Arc::clone(&retained),
@@ -104,7 +115,9 @@ impl Broker {
             bytes_max: limits.queue_bytes_max,
         };
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+        let half_open = HalfOpen::new(settings.half_open_max.min(settings.connections_max / 2));
         Arc::new(Self {
+            half_open,
             settings,
             limits: Arc::new(limits),
             ids,
@@ -159,6 +172,7 @@ impl Broker {
     /// Brings the gauges up to date that are counted where they are asked for.
     pub fn measure(&self) {
         metrics::gauge!(telemetry::SESSIONS).set(self.clients.count() as f64);
+        metrics::gauge!(telemetry::CONNECTIONS_HALF_OPEN).set(self.half_open.count() as f64);
         metrics::gauge!(telemetry::SUBSCRIPTIONS).set(self.routes.count() as f64);
     }
 

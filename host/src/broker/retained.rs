@@ -7,43 +7,80 @@ use std::time::SystemTime;
 
 use parking_lot::RwLock;
 
+use super::figures;
 use crate::model::delivery::{Page, Position, Window};
 use crate::model::message::Message;
 use crate::model::topic::Filter;
+use crate::mqtt::limits::Limit;
 use crate::telemetry;
 
 /// The broker's own retained messages, by topic.
 pub(super) struct Retained {
-    messages: RwLock<BTreeMap<Box<str>, Message>>,
+    kept: RwLock<Kept>,
     len_max: usize,
+    bytes_max: usize,
+}
+
+#[derive(Default)]
+struct Kept {
+    messages: BTreeMap<Box<str>, Message>,
+    bytes: usize,
+}
+
+impl Kept {
+    fn remove(&mut self, topic: &str) {
+        if let Some(gone) = self.messages.remove(topic) {
+            self.bytes -= gone.size_bytes();
+        }
+    }
+
+    fn insert(&mut self, message: Message) {
+        self.bytes += message.size_bytes();
+        let topic = message.topic.as_str().into();
+        if let Some(replaced) = self.messages.insert(topic, message) {
+            self.bytes -= replaced.size_bytes();
+        }
+    }
 }
 
 impl Retained {
-    pub(super) fn new(len_max: usize) -> Self {
+    pub(super) fn new(len_max: usize, bytes_max: usize) -> Self {
         Self {
-            messages: RwLock::default(),
+            kept: RwLock::default(),
             len_max,
+            bytes_max,
         }
     }
 
     /// A message with RETAIN came in: it replaces its topic's, or clears it if it is empty (MQTT 3.3.1.3).
     pub(super) fn keep(&self, message: &Message) {
         let topic = message.topic.as_str();
-        let mut messages = self.messages.write();
+        let mut kept = self.kept.write();
         if message.payload.is_empty() {
-            messages.remove(topic);
-        } else if messages.len() < self.len_max || messages.contains_key(topic) {
-            messages.insert(topic.into(), message.detached());
-        } else {
+            kept.remove(topic);
+        } else if let Some(limit) = self.exceeded_by(message, &kept) {
+            figures::hit(limit);
             metrics::counter!(telemetry::MESSAGES_DROPPED, "reason" => "retained_full").increment(1);
             return;
+        } else {
+            kept.insert(message.detached());
         }
-        metrics::gauge!(telemetry::RETAINED).set(messages.len() as f64);
+        metrics::gauge!(telemetry::RETAINED).set(kept.messages.len() as f64);
+    }
+
+    /// The limit that is in the way of this message, if any.
+    fn exceeded_by(&self, message: &Message, kept: &Kept) -> Option<Limit> {
+        let known = kept.messages.get(message.topic.as_str());
+        let others = kept.bytes - known.map_or(0, Message::size_bytes);
+        if known.is_none() && kept.messages.len() >= self.len_max {
+            return Some(Limit::RetainedMessages);
+        }
+        (others + message.size_bytes() > self.bytes_max).then_some(Limit::RetainedBytes)
     }
 
     /// The messages that match, oldest first; their ids are their positions.
     pub(super) fn matching(&self, filter: &Filter, window: Window, now: SystemTime) -> Page {
-        let messages = self.messages.read();
+        let messages = &self.kept.read().messages;
         let prefix = filter.literal_prefix();
         let range = (Bound::Included(prefix), Bound::Unbounded);
         let near = messages
@@ -86,7 +123,7 @@ mod tests {
 
     #[test]
     fn the_newest_message_of_a_topic_is_kept_until_an_empty_one_clears_it() {
-        let retained = Retained::new(10);
+        let retained = Retained::new(10, usize::MAX);
         for (id, topic, payload) in [
             (1, "a/b", "x"),
             (2, "a", "y"),
@@ -106,7 +143,7 @@ mod tests {
 
     #[test]
     fn pages_go_on_where_the_last_one_ended() {
-        let retained = Retained::new(10);
+        let retained = Retained::new(10, usize::MAX);
         (1..=5).for_each(|id| retained.keep(&message(id, &format!("t/{}", 9 - id), "x", Qos::AtLeastOnce)));
         let filter = Filter::new("t/#").expect("a good filter");
         let mut window = Window {
@@ -128,10 +165,26 @@ mod tests {
 
     #[test]
     fn there_is_a_bound() {
-        let retained = Retained::new(1);
+        let retained = Retained::new(1, usize::MAX);
         retained.keep(&message(1, "a", "x", Qos::AtLeastOnce));
         retained.keep(&message(2, "b", "x", Qos::AtLeastOnce));
         retained.keep(&message(3, "a", "y", Qos::AtLeastOnce));
         assert_eq!(topics(&retained, "#"), ["a"]);
+    }
+
+    #[test]
+    fn there_is_a_bound_of_bytes_and_a_newer_message_may_take_the_place_of_a_larger_one() {
+        let of = |id, topic: &str, bytes| message(id, topic, &"x".repeat(bytes), Qos::AtLeastOnce);
+        let retained = Retained::new(10, 2 * of(1, "a", 100).size_bytes());
+        retained.keep(&of(1, "a", 150));
+        retained.keep(&of(2, "b", 100));
+        assert_eq!(topics(&retained, "#"), ["a"]);
+        retained.keep(&of(3, "a", 100));
+        retained.keep(&of(4, "b", 100));
+        assert_eq!(topics(&retained, "#"), ["a", "b"]);
+        retained.keep(&of(5, "a", 0));
+        retained.keep(&of(6, "c", 100));
+        assert_eq!(topics(&retained, "#"), ["b", "c"]);
+        assert_eq!(retained.kept.read().bytes, 2 * of(1, "a", 100).size_bytes());
     }
 }

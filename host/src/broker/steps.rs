@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::connection::{Connection, Received};
+use super::figures;
 use crate::model::delivery::{Place, PoolName, Run, Settled, Stored, Ticket, Window};
 use crate::model::message::{Message, Qos};
 use crate::model::reason::Reason;
@@ -53,6 +54,7 @@ impl Connection {
                 Step::Lookup(pool) => self.broker.reads.look_up(&self.mailbox, self.id.clone(), pool),
                 Step::Advance(reader, position) => self.broker.hooks.advance(&reader, position),
                 Step::Forget => self.broker.hooks.forget(&self.id),
+                Step::Limit(limit) => figures::hit(limit),
                 Step::Close(reason) => self.hang_up(reason),
                 Step::Rest => self.drop_session(),
                 Step::End => self.end(),

@@ -5,6 +5,7 @@ mod duration;
 mod line;
 mod overrides;
 mod problem;
+mod rate;
 mod read;
 mod setting;
 
@@ -16,6 +17,7 @@ use read::{Entry, Lines};
 pub use line::words;
 pub use overrides::Overrides;
 pub use problem::{Origin, Problem, Severity, alternatives, nearest};
+pub use rate::Per;
 pub use setting::{Addresses, ByteSize, Hosts, Limit, OrOff, Secret, Setting, SizeLimit, TimeLimit};
 
 /// The settings of one file with what it includes, overlaid by the environment and `--set`.

@@ -4,6 +4,41 @@ use std::time::Duration;
 
 use crate::model::message::Qos;
 
+/// The most levels of a topic or filter, whatever is configured: the tree of wildcards is walked level by level.
+const TOPIC_LEVELS_MAX: usize = 1000;
+
+/// What somebody can run into; the label `limit` of `limits_hit_total`. What it does to the client is in
+/// `docs/limits.md`.
+#[allow(missing_docs, reason = "each is the limit of the same name")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum Limit {
+    Connections,
+    ConnectionRate,
+    HalfOpen,
+    ConnectTime,
+    PacketSize,
+    ClientIdLength,
+    TopicLength,
+    TopicLevels,
+    Subscriptions,
+    ReceiveMaximum,
+    AwaitingRelease,
+    PublishRate,
+    ByteRate,
+    RetainedMessages,
+    RetainedBytes,
+}
+
+/// So much in so long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// Messages or bytes, at least 1; also the most that may come at once.
+    pub amount: usize,
+    /// In this time.
+    pub per: Duration,
+}
+
 /// Limits of a session and its connection, from `hookline.conf`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
@@ -11,7 +46,9 @@ pub struct Limits {
     pub packet_bytes_max: usize,
     /// Longest client identifier, in bytes (`mqtt.max_clientid_len`).
     pub client_id_bytes_max: usize,
-    /// Most levels of a topic, 0 for no limit (`mqtt.max_topic_levels`).
+    /// Longest topic or filter, in bytes (`mqtt.max_topic_len`).
+    pub topic_bytes_max: usize,
+    /// Most levels of a topic or filter, 0 for 1000 (`mqtt.max_topic_levels`).
     pub topic_levels_max: usize,
     /// Highest QoS that we grant (`mqtt.max_qos_allowed`).
     pub qos_max: Qos,
@@ -40,6 +77,10 @@ pub struct Limits {
     pub keep_alive_factor: f64,
     /// Subscriptions of one client, 0 for no limit (`zone.external.max_subscriptions`).
     pub subscriptions_max: usize,
+    /// PUBLISH that one connection may send, if limited (`zone.external.publish_limit`).
+    pub publish_rate: Option<Rate>,
+    /// Bytes that one connection may send, if limited (`listener.tcp.external.rate_limit`).
+    pub byte_rate: Option<Rate>,
     /// Deliver with the subscription's QoS where it is higher (`zone.external.upgrade_qos`).
     pub upgrade_qos: bool,
     /// How long acknowledged positions gather before they are written.
@@ -55,7 +96,8 @@ impl Default for Limits {
         Self {
             packet_bytes_max: 1024 * 1024,
             client_id_bytes_max: 1024,
-            topic_levels_max: 0,
+            topic_bytes_max: 65_535,
+            topic_levels_max: 128,
             qos_max: Qos::ExactlyOnce,
             topic_alias_max: 64,
             receive_max: 1024,
@@ -67,11 +109,58 @@ impl Default for Limits {
             queue_qos0: false,
             session_expiry_max_s: 7 * 24 * 3600,
             keep_alive_factor: 1.5,
-            subscriptions_max: 0,
+            subscriptions_max: 10_000,
+            publish_rate: None,
+            byte_rate: None,
             upgrade_qos: false,
             position_delay: Duration::from_millis(50),
             rest_after: Duration::from_secs(5),
             suback_patience: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Limits {
+    /// The limit that a topic or filter exceeds, if any.
+    pub fn exceeded_by(&self, topic: &str) -> Option<Limit> {
+        let levels_max = match self.topic_levels_max {
+            0 => TOPIC_LEVELS_MAX,
+            max => max.min(TOPIC_LEVELS_MAX),
+        };
+        // Most topics have fewer bytes than they may have levels.
+        let too_deep = topic.len() >= levels_max && topic.split('/').count() > levels_max;
+        match topic.len() > self.topic_bytes_max {
+            true => Some(Limit::TopicLength),
+            false => too_deep.then_some(Limit::TopicLevels),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_has_a_length_and_levels() {
+        let levels = |count: usize| vec!["a"; count].join("/");
+        let limits = |bytes: usize, levels: usize| Limits {
+            topic_bytes_max: bytes,
+            topic_levels_max: levels,
+            ..Limits::default()
+        };
+        for (limits, topic, expected) in [
+            (Limits::default(), levels(128), None),
+            (Limits::default(), levels(129), Some(Limit::TopicLevels)),
+            (Limits::default(), "x".repeat(65_535), None),
+            (limits(5, 3), "a/b/c".to_owned(), None),
+            (limits(5, 2), "a/b/c".to_owned(), Some(Limit::TopicLevels)),
+            (limits(5, 3), "//".to_owned(), None),
+            (limits(5, 2), "//".to_owned(), Some(Limit::TopicLevels)),
+            (limits(5, 3), "abcdef".to_owned(), Some(Limit::TopicLength)),
+            (limits(65_535, 0), levels(1000), None),
+            (limits(65_535, 0), levels(1001), Some(Limit::TopicLevels)),
+        ] {
+            assert_eq!(limits.exceeded_by(&topic), expected, "{topic}");
         }
     }
 }

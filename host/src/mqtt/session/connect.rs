@@ -8,7 +8,7 @@ use crate::model::event::{Effect, Event};
 use crate::model::message::{Client, Message};
 use crate::model::reason::Reason;
 use crate::model::session::{Will, session_expiry, will_delay};
-use crate::mqtt::limits::Limits;
+use crate::mqtt::limits::{Limit, Limits};
 use crate::mqtt::packet::{ConnAck, Connect, Disconnect, Outgoing, Version};
 
 use super::{Aliases, Now, Session, Step, Steps};
@@ -178,6 +178,12 @@ impl Session {
         }
         steps.push_back(Step::Close(reason));
         self.gone(reason, now, steps);
+    }
+
+    /// The client broke a limit: it is counted, then the connection ends.
+    pub(super) fn close_over(&mut self, limit: Limit, reason: Reason, now: &mut Now<'_>, steps: &mut Steps) {
+        steps.push_back(Step::Limit(limit));
+        self.close(reason, now, steps);
     }
 
     /// The socket has gone without a DISCONNECT.

@@ -29,7 +29,7 @@ use crate::model::message::{Client, Message, Subscription};
 use crate::model::reason::Reason;
 use crate::model::session::{Keep, Keeping};
 use crate::model::topic::{Filter, Topic};
-use crate::mqtt::limits::Limits;
+use crate::mqtt::limits::{Limit, Limits};
 use crate::mqtt::packet::{AckKind, Outgoing, Packet, Version};
 
 use connect::{Link, PendingWill};
@@ -95,6 +95,8 @@ pub enum Step {
     Forget,
     /// Write a packet.
     Send(Outgoing),
+    /// The client ran into a limit: count it.
+    Limit(Limit),
     /// Close the socket. What was sent before still leaves.
     Close(Reason),
     /// The store has all of the session: nobody needs it here until its client is back.

@@ -11,6 +11,7 @@ use crate::model::message::{Message, Qos};
 use crate::model::reason::Reason;
 use crate::model::session::{Direction, Keep};
 use crate::model::topic::Topic;
+use crate::mqtt::limits::Limit;
 use crate::mqtt::packet::{Ack, AckKind, Outgoing, Publish, Version};
 
 use super::gates::{Gate, refusal};
@@ -87,6 +88,10 @@ impl Unreleased {
 
 impl Session {
     pub(super) fn publish(&mut self, publish: Publish, now: &mut Now<'_>, steps: &mut Steps) {
+        let named = publish.topic.as_ref();
+        if let Some(limit) = named.and_then(|topic| self.limits.exceeded_by(topic.as_str())) {
+            return self.close_over(limit, Reason::TOPIC_NAME_INVALID, now, steps);
+        }
         let topic = match self.topic_of(&publish) {
             Ok(topic) => topic,
             Err(reason) => return self.close(reason, now, steps),
@@ -103,11 +108,12 @@ impl Session {
             && self.version == Version::V5
             && unanswered >= usize::from(self.limits.receive_max)
         {
-            return self.close(Reason::RECEIVE_MAXIMUM_EXCEEDED, now, steps); // [MQTT-3.3.4-7]
+            // [MQTT-3.3.4-7]
+            return self.close_over(Limit::ReceiveMaximum, Reason::RECEIVE_MAXIMUM_EXCEEDED, now, steps);
         }
         let awaiting_max = self.limits.awaiting_release_max;
         if publish.qos == Qos::ExactlyOnce && awaiting_max > 0 && self.received.unreleased.len() >= awaiting_max {
-            return self.close(Reason::QUOTA_EXCEEDED, now, steps);
+            return self.close_over(Limit::AwaitingRelease, Reason::QUOTA_EXCEEDED, now, steps);
         }
         let id = now.ids.take();
         let exactly_once = publish.qos == Qos::ExactlyOnce;
@@ -145,13 +151,6 @@ impl Session {
         let Some(link) = &mut self.link else {
             return Err(Reason::PROTOCOL_ERROR);
         };
-        let levels_max = self.limits.topic_levels_max;
-        if let Some(topic) = &publish.topic
-            && levels_max > 0
-            && topic.as_str().split('/').count() > levels_max
-        {
-            return Err(Reason::TOPIC_NAME_INVALID);
-        }
         match (&publish.topic, publish.alias) {
             (_, Some(alias)) if alias > self.limits.topic_alias_max => Err(Reason::TOPIC_ALIAS_INVALID),
             (Some(topic), Some(alias)) => {

@@ -11,6 +11,7 @@ use crate::model::id::MessageId;
 use crate::model::message::{Qos, Subscription};
 use crate::model::reason::Reason;
 use crate::model::topic::TopicError;
+use crate::mqtt::limits::Limit;
 use crate::mqtt::packet::{Outgoing, Subscribe, Unsubscribe};
 
 use super::keep::{Held, subscribed, unsubscribed};
@@ -201,7 +202,10 @@ impl Session {
                     waiting.keeps.extend(self.keep(keep, Held::SubAck, steps));
                     waiting.subs.push(self.add(subscription, Some(packet_id), steps));
                 }
-                Err(reason) => waiting.reasons.push(reason),
+                Err((reason, limit)) => {
+                    waiting.reasons.push(reason);
+                    steps.extend(limit.map(Step::Limit));
+                }
             }
         }
         self.subscriptions.waiting.push_back(waiting);
@@ -209,16 +213,15 @@ impl Session {
     }
 
     /// What the client gets of what it asked for.
-    fn grant(&self, asked: Result<Subscription, TopicError>) -> Result<Subscription, Reason> {
-        let asked = asked.map_err(|_| Reason::TOPIC_FILTER_INVALID)?;
+    fn grant(&self, asked: Result<Subscription, TopicError>) -> Result<Subscription, (Reason, Option<Limit>)> {
+        let asked = asked.map_err(|_| (Reason::TOPIC_FILTER_INVALID, None))?;
         let Subscriptions { subs, names, .. } = &self.subscriptions;
-        let levels_max = self.limits.topic_levels_max;
-        if levels_max > 0 && asked.filter.as_str().split('/').count() > levels_max {
-            return Err(Reason::TOPIC_FILTER_INVALID);
+        if let Some(limit) = self.limits.exceeded_by(asked.filter.as_str()) {
+            return Err((Reason::TOPIC_FILTER_INVALID, Some(limit)));
         }
         let full = self.limits.subscriptions_max > 0 && subs.len() >= self.limits.subscriptions_max;
         if full && !names.contains_key(&asked.full_filter()) {
-            return Err(Reason::QUOTA_EXCEEDED);
+            return Err((Reason::QUOTA_EXCEEDED, Some(Limit::Subscriptions)));
         }
         Ok(Subscription {
             qos: asked.qos.min(self.limits.qos_max),

@@ -1,0 +1,210 @@
+//! Every bound, from outside: what the client is told, and that it is counted.
+
+use crate::harness::host::{Host, Plan};
+use crate::harness::raw::{Hello, Raw, Said};
+use crate::harness::{BOTH, Mqtt};
+
+async fn hit(host: &Host, limit: &str, times: f64) {
+    host.metric_becomes(&format!("limits_hit_total{{limit=\"{limit}\"}}"), times)
+        .await;
+}
+
+/// What a client is told that is sent away: MQTT 5 a reason, MQTT 3 nothing.
+async fn sent_away(raw: &mut Raw, mqtt: Mqtt, reason: u8) {
+    let expected = match mqtt {
+        Mqtt::V311 => vec![],
+        Mqtt::V5 => vec![Said::Disconnect(reason)],
+    };
+    assert_eq!(raw.rest().await, expected, "{mqtt:?} {reason:#x}");
+}
+
+fn plan(settings: &[(&str, &str)]) -> Plan {
+    settings
+        .iter()
+        .fold(Host::plan(), |plan, (key, value)| plan.set(key, value))
+}
+
+#[tokio::test]
+async fn those_who_say_nothing_cannot_keep_out_those_who_do() {
+    let host = plan(&[("listener.tcp.external.max_half_open", "4")]).start().await;
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        silent.push(host.dial(Mqtt::V311).await);
+    }
+    let mut app = host.raw(Hello::clean(Mqtt::V5, "app")).await;
+    for oldest in &mut silent[..16] {
+        assert_eq!(oldest.next().await, Said::End);
+    }
+    hit(&host, "half_open", 17.0).await;
+    host.metric_becomes("connections", 4.0).await;
+    host.metric_becomes("connections_half_open", 3.0).await;
+    assert_eq!(app.ping().await, []);
+    let late = silent
+        .last_mut()
+        .expect("there are twenty")
+        .hello(Hello::clean(Mqtt::V311, "late"))
+        .await;
+    assert!(
+        matches!(late, Said::ConnAck { code: 0, .. }),
+        "{late:?}: the youngest still may"
+    );
+}
+
+#[tokio::test]
+async fn no_connect_in_time_is_the_end() {
+    let host = plan(&[("zone.external.idle_timeout", "100ms")]).start().await;
+    assert_eq!(host.dial(Mqtt::V5).await.next().await, Said::End);
+    hit(&host, "connect_time", 1.0).await;
+}
+
+#[tokio::test]
+async fn a_long_client_id_or_will_topic_is_not_let_in() {
+    let host = plan(&[
+        ("mqtt.max_clientid_len", "8"),
+        ("mqtt.max_topic_len", "8"),
+        ("mqtt.max_topic_levels", "2"),
+    ])
+    .start()
+    .await;
+    for (turn, (mqtt, [id, topic])) in [(Mqtt::V311, [2, 3]), (Mqtt::V5, [0x85, 0x90])].into_iter().enumerate() {
+        let will = |topic| Hello {
+            will: Some((topic, "x", 0)),
+            ..Hello::clean(mqtt, "12345678")
+        };
+        for (hello, expected, limit) in [
+            (Hello::clean(mqtt, "123456789"), id, "client_id_length"),
+            (will("123456789"), topic, "topic_length"),
+            (will("a/b/c"), topic, "topic_levels"),
+        ] {
+            let said = host.dial(mqtt).await.hello(hello).await;
+            assert!(
+                matches!(said, Said::ConnAck { code, .. } if code == expected),
+                "{said:?}"
+            );
+            hit(&host, limit, (turn + 1) as f64).await;
+        }
+        host.raw(will("1234567")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_packet_a_topic_and_what_is_unreleased_have_their_limits() {
+    let host = plan(&[
+        ("mqtt.max_packet_size", "1KB"),
+        ("mqtt.max_topic_len", "16"),
+        ("mqtt.max_topic_levels", "3"),
+        ("zone.external.max_awaiting_rel", "1"),
+    ])
+    .start()
+    .await;
+    for (turn, mqtt) in (1..).zip(BOTH) {
+        let large = "x".repeat(2000);
+        for (topic, payload, reason, limit) in [
+            ("t", large.as_str(), 0x95, "packet_size"),
+            ("a/b/c/d", "", 0x90, "topic_levels"),
+            ("a/b/12345678901234567", "", 0x90, "topic_length"),
+        ] {
+            let mut sensor = host.raw(Hello::clean(mqtt, "sensor")).await;
+            sensor.publish(1, 1, topic, payload).await;
+            sent_away(&mut sensor, mqtt, reason).await;
+            hit(&host, limit, f64::from(turn)).await;
+        }
+        let mut sensor = host.raw(Hello::clean(mqtt, "sensor")).await;
+        sensor.publish(1, 2, "t", "one").await;
+        assert_eq!(sensor.next().await, Said::PubRec(1, 0));
+        sensor.publish(2, 2, "t", "two").await;
+        sent_away(&mut sensor, mqtt, 0x97).await;
+        hit(&host, "awaiting_release", f64::from(turn)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_filter_too_many_too_long_or_too_deep_is_refused_by_itself() {
+    let host = plan(&[
+        ("mqtt.max_topic_len", "16"),
+        ("mqtt.max_topic_levels", "3"),
+        ("zone.external.max_subscriptions", "1"),
+    ])
+    .start()
+    .await;
+    for (turn, (mqtt, [invalid, quota])) in (1..).zip([(Mqtt::V311, [0x80, 0x80]), (Mqtt::V5, [0x8F, 0x97])]) {
+        let mut app = host.raw(Hello::clean(mqtt, "app")).await;
+        for (filter, code, limit) in [
+            ("a/+/c/d", invalid, "topic_levels"),
+            ("a/b/12345678901234567", invalid, "topic_length"),
+        ] {
+            assert_eq!(app.ask_for(filter, 0).await, code);
+            hit(&host, limit, f64::from(turn)).await;
+        }
+        assert_eq!(app.ask_for("a/+/c", 0).await, 0);
+        assert_eq!(app.ask_for("b", 0).await, quota);
+        hit(&host, "subscriptions", f64::from(turn)).await;
+        assert_eq!(app.ask_for("a/+/c", 1).await, 1, "one that is there may be changed");
+    }
+}
+
+#[tokio::test]
+async fn a_filter_of_as_many_levels_as_there_may_be_is_walked_without_harm() {
+    let host = plan(&[("mqtt.max_topic_levels", "0")]).start().await;
+    let topic = vec!["a"; 1000].join("/");
+    let mut app = host.raw(Hello::clean(Mqtt::V5, "app")).await;
+    assert_eq!(app.ask_for(&format!("+{}", &topic[1..]), 0).await, 0);
+    assert_eq!(app.ask_for(&format!("{topic}/+"), 0).await, 0x8F);
+    app.publish(0, 0, &topic, "deep").await;
+    assert!(matches!(app.next().await, Said::Publish { .. }));
+}
+
+#[tokio::test]
+async fn who_sends_too_much_is_read_later_and_loses_nothing() {
+    for (key, value, limit) in [
+        ("zone.external.publish_limit", "10,1s", "publish_rate"),
+        ("listener.tcp.external.rate_limit", "100,1s", "byte_rate"),
+    ] {
+        let host = plan(&[(key, value)]).start().await;
+        // Its keep-alive would run out meanwhile, were its silence not ours.
+        let hello = Hello {
+            keep_alive_s: 1,
+            ..Hello::clean(Mqtt::V5, "sensor")
+        };
+        let mut app = host.raw(Hello::clean(Mqtt::V5, "app")).await;
+        app.subscribe("t", 0).await;
+        let mut sensor = host.raw(hello).await;
+        let begun = std::time::Instant::now();
+        for number in 0..40 {
+            sensor.publish(0, 0, "t", format!("{number:02}")).await;
+        }
+        assert_eq!(sensor.ping().await, []);
+        for number in 0..40 {
+            let Said::Publish { payload, .. } = app.next().await else {
+                panic!("nothing else is on its way")
+            };
+            assert_eq!(payload, format!("{number:02}"));
+        }
+        assert!(begun.elapsed().as_secs_f64() > 1.0, "{limit}: {:?}", begun.elapsed());
+        let times = host.metric(&format!("limits_hit_total{{limit=\"{limit}\"}}")).await;
+        assert!(times >= 1.0, "{limit}: {times}");
+    }
+}
+
+#[tokio::test]
+async fn retained_messages_beyond_the_limits_are_delivered_but_not_kept() {
+    for (key, value, limit) in [
+        ("retainer.max_retained_messages", "1", "retained_messages"),
+        ("retainer.max_retained_bytes", "1KB", "retained_bytes"),
+    ] {
+        let host = plan(&[(key, value)]).rules(&[]).start().await;
+        let mut sensor = host.raw(Hello::clean(Mqtt::V5, "sensor")).await;
+        sensor.retain(1, 1, "t/1", "kept").await;
+        assert_eq!(sensor.next().await, Said::PubAck(1, 0));
+        sensor.retain(2, 1, "t/2", "x".repeat(1000)).await;
+        assert_eq!(sensor.next().await, Said::PubAck(2, 0));
+        hit(&host, limit, 1.0).await;
+        let mut app = host.raw(Hello::clean(Mqtt::V5, "app")).await;
+        app.subscribe("t/+", 0).await;
+        let Said::Publish { topic, .. } = app.next().await else {
+            panic!("one is kept")
+        };
+        assert_eq!(topic, "t/1");
+        assert_eq!(app.ping().await, []);
+    }
+}
