@@ -27,6 +27,7 @@ mod readme;
 mod retain;
 mod retention;
 mod sessions;
+mod shares;
 mod shutdown;
 mod store;
 mod store_commands;

@@ -35,6 +35,8 @@ pub(super) enum Item {
     Due,
     /// What a rule asks for.
     Effect(Effect),
+    /// A member of this group has come: what waits here is for it.
+    Offer(Arc<str>),
     /// The client connected (again).
     Arrival(Box<Arrival>),
     /// The broker shuts down: open gates get so long.

@@ -13,6 +13,7 @@ mod quota;
 mod reads;
 mod retained;
 mod routes;
+mod shares;
 mod steps;
 mod wire;
 

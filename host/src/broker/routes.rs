@@ -1,5 +1,7 @@
 //! Who subscribed to what: exact filters in one map, wildcards in a tree by level.
 
+mod groups;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -284,14 +286,14 @@ mod tests {
     use crate::model::message::Qos;
     use crate::model::topic::Filter;
 
-    fn mailbox() -> Arc<Mailbox> {
+    pub(super) fn mailbox() -> Arc<Mailbox> {
         Arc::new(Mailbox::new(Bounds {
             messages_max: 10,
             bytes_max: 1000,
         }))
     }
 
-    fn to(filter: &str) -> Subscription {
+    pub(super) fn to(filter: &str) -> Subscription {
         let (share, filter) = Filter::parse_subscription(filter).expect("a good filter");
         Subscription {
             share: share.map(Arc::from),

@@ -109,6 +109,7 @@ impl Session {
         self.outbound.resend(steps);
         self.resume_replays(now, steps);
         self.return_to_subscriptions(steps);
+        self.rejoin_groups(steps);
         self.pump(now, steps);
     }
 
@@ -230,6 +231,9 @@ impl Session {
         self.keep_left(now, steps);
         self.rests_at = self.is_kept().then_some(now.instant + self.limits.rest_after);
         self.tick_connection(now, steps);
+        if !self.over && reason != Reason::SERVER_SHUTTING_DOWN {
+            self.offer_all(steps);
+        }
     }
 
     /// Keep-alive, delayed wills and session expiry.
@@ -267,6 +271,7 @@ impl Session {
     pub fn end(&mut self, now: &mut Now<'_>, steps: &mut Steps) {
         self.publish_will(now, steps);
         self.write_positions(now.instant, steps);
+        self.hand_on_unacknowledged(steps);
         self.unroute_all(steps);
         self.keep_end(steps);
         steps.push_back(Step::Forget);

@@ -94,6 +94,7 @@ impl Outbound {
                     retain: false,
                     identifiers: Arc::default(),
                     readers: Default::default(),
+                    share: None,
                 }
             });
             // What the store has no more cannot be sent again; the client may still hold its identifier.

@@ -31,6 +31,7 @@ pub(super) struct Terms {
     keep_retain: bool,
     identifiers: Arc<[u32]>,
     readers: SmallVec<[ReaderKey; 2]>,
+    share: Option<Arc<str>>,
 }
 
 impl Hold {
@@ -99,6 +100,7 @@ impl Session {
             retain: terms.keep_retain && message.retain,
             identifiers: Arc::clone(&terms.identifiers),
             readers: if qos > Qos::AtMostOnce { stored } else { SmallVec::new() },
+            share: terms.share.clone(),
         }
     }
 
@@ -127,6 +129,7 @@ impl Session {
                     identifiers.as_slice().into()
                 }
             },
+            share: matched.first().and_then(|sub| sub.share.clone()),
             readers: matched.iter().flat_map(|sub| sub.readers.iter().copied()).collect(),
         })
     }

@@ -22,7 +22,7 @@ use std::time::{Instant, SystemTime};
 
 use foldhash::fast::RandomState;
 
-use crate::model::delivery::{PoolName, Position, Reader, Settled, Ticket, Window};
+use crate::model::delivery::{PoolName, Position, Reader, Run, Settled, Ticket, Window};
 use crate::model::event::{Backlog, Event};
 use crate::model::id::Ids;
 use crate::model::message::{Client, Message, Subscription};
@@ -93,6 +93,13 @@ pub enum Step {
     Advance(Reader, Position),
     /// The session's positions end with it.
     Forget,
+    /// A member of this group is there: whoever of the group is away is asked to [`Session::offer`].
+    Joined(Arc<str>),
+    /// Messages of this group wait for a client that is away: where another member is connected, call
+    /// [`Session::hand_on`].
+    Offer(Arc<str>),
+    /// This message is for another member of the group.
+    HandOn(Arc<str>, Arc<Run>),
     /// Write a packet.
     Send(Outgoing),
     /// The client ran into a limit: count it.

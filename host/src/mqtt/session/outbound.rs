@@ -1,5 +1,7 @@
 //! Messages to the client: the inflight window, the queue behind it, and acknowledgements.
 
+mod shares;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -27,6 +29,8 @@ pub(super) struct Delivery {
     pub(super) identifiers: Arc<[u32]>,
     /// The readers whose positions its acknowledgement moves.
     pub(super) readers: SmallVec<[ReaderKey; 1]>,
+    /// The whole filter of the shared subscription that it belongs to: its group.
+    pub(super) share: Option<Arc<str>>,
 }
 
 impl Delivery {
@@ -202,6 +206,12 @@ impl Session {
             || self.outbound.queue_bytes + size > self.limits.queue_bytes_max
         {
             return Enqueued::Full;
+        }
+        if self.link.is_none()
+            && let Some(group) = &delivery.share
+            && !matches!(steps.back(), Some(Step::Offer(last)) if last == group)
+        {
+            steps.push_back(Step::Offer(Arc::clone(group)));
         }
         self.readers.follow(&delivery);
         self.outbound.push(self.detached(delivery));

@@ -79,6 +79,7 @@ impl Session {
                 retain: true,
                 identifiers,
                 readers,
+                share: None,
             };
             if self.enqueue(delivery, now, steps) == Enqueued::Full {
                 self.books.dropped_queue_full += 1;

@@ -26,6 +26,8 @@ pub(super) struct Sub {
     /// What is sent back with every match: none or one identifier.
     pub(super) identifiers: Arc<[u32]>,
     pub(super) readers: Vec<ReaderKey>,
+    /// Its whole filter, where it is shared: its group.
+    pub(super) share: Option<Arc<str>>,
     /// While it is there, live messages wait or are left to the store.
     pub(super) replay: Option<Replay>,
     /// Whether the subscription was new when it was last made (Retain Handling 1).
@@ -43,7 +45,9 @@ const ON_THE_WAY_MICROS: u64 = 30_000_000;
 
 impl Sub {
     fn new(subscription: Subscription, own: bool) -> Self {
+        let share = subscription.share.is_some().then(|| subscription.full_filter().into());
         Self {
+            share,
             identifiers: subscription.identifier.into_iter().collect(),
             subscription,
             readers: Vec::new(),
@@ -246,8 +250,10 @@ impl Session {
         entry.is_new = known.is_none();
         entry.own |= own;
         entry.restart();
+        let share = entry.share.clone();
         self.subscriptions.replaying.push(sub);
         steps.push_back(Step::Route(sub, subscription.clone()));
+        steps.extend(share.map(Step::Joined));
         let client = Arc::clone(&self.client);
         steps.push_back(Step::Subscribed {
             sub,
@@ -407,6 +413,12 @@ impl Session {
         self.keep(|client| unsubscribed(client, last), Held::UnsubAck(answer), steps);
     }
 
+    /// The client is there again: its groups are told.
+    pub(super) fn rejoin_groups(&self, steps: &mut Steps) {
+        let groups = self.subscriptions.subs.values().filter_map(|sub| sub.share.clone());
+        steps.extend(groups.map(Step::Joined));
+    }
+
     /// Removes every route, because the session ends.
     pub(super) fn unroute_all(&mut self, steps: &mut Steps) {
         // Nothing of a session that was restored and whose client never came back is routed.
@@ -421,6 +433,9 @@ impl Session {
         self.stop_reading(sub);
         if let Some(sub_gone) = self.subscriptions.subs.remove(&sub) {
             steps.push_back(Step::Unroute(sub, sub_gone.subscription));
+            if let Some(group) = sub_gone.share {
+                self.hand_on_unsent(&group, steps);
+            }
         }
     }
 

@@ -1,5 +1,7 @@
 //! Stories about one session: packets and results in, steps out.
 
+mod shares;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -266,6 +268,12 @@ fn show(step: &Step) -> String {
         },
         Step::Lookup(pool) => format!("lookup {pool}"),
         Step::Advance(_, position) => format!("advance {}", position.0),
+        Step::Joined(group) => format!("joined {group}"),
+        Step::Offer(group) => format!("offer {group}"),
+        Step::HandOn(group, run) => {
+            let payload = String::from_utf8_lossy(&run.messages[0].payload);
+            format!("hand on {group} {payload}")
+        }
         Step::Forget => "forget".into(),
         Step::Send(Outgoing::Publish(copy)) => format!(
             "send {}{} {}",
