@@ -1,6 +1,7 @@
 //! A client that says exactly what it is told, byte by byte where need be, and hides nothing of the answers.
 
-use std::num::NonZeroU16;
+use std::collections::HashMap;
+use std::num::{NonZeroU16, NonZeroU32};
 
 use bytes::{Bytes, BytesMut};
 use rmqtt_codec::types::{Protocol, Publish, QoS};
@@ -47,6 +48,9 @@ pub struct Raw {
     unread: BytesMut,
     codec: MqttCodec,
     ids: u16,
+    aliases: HashMap<NonZeroU16, String>,
+    /// Messages that came with an alias instead of their topic.
+    pub aliased: usize,
     /// What its CONNACK said.
     pub session_present: bool,
     /// The Receive Maximum of the host.
@@ -65,6 +69,10 @@ pub struct Hello<'a> {
     pub will: Option<(&'a str, &'a str, u8)>,
     /// Will Delay Interval (MQTT 5).
     pub will_delay_s: u32,
+    /// Topic Alias Maximum (MQTT 5).
+    pub aliases: u16,
+    /// Maximum Packet Size (MQTT 5).
+    pub packet_max: Option<u32>,
 }
 
 impl<'a> Hello<'a> {
@@ -78,6 +86,8 @@ impl<'a> Hello<'a> {
             expiry_s: 0,
             will: None,
             will_delay_s: 0,
+            aliases: 0,
+            packet_max: None,
         }
     }
 
@@ -133,9 +143,9 @@ impl<'a> Hello<'a> {
             request_problem_info: true,
             request_response_info: false,
             receive_max: None,
-            topic_alias_max: 0,
+            topic_alias_max: self.aliases,
             user_properties: Vec::new(),
-            max_packet_size: None,
+            max_packet_size: self.packet_max.and_then(NonZeroU32::new),
             username: None,
             password: None,
             cert: None,
@@ -181,6 +191,8 @@ impl Host {
             unread,
             codec,
             ids,
+            aliases: HashMap::new(),
+            aliased: 0,
             session_present: false,
             receive_max: u16::MAX,
         }
@@ -365,10 +377,26 @@ impl Raw {
         }
     }
 
+    /// Gives a message its topic back that came as an alias.
+    fn resolve(&mut self, publish: &mut Publish) {
+        let Some(alias) = publish.properties.as_ref().and_then(|it| it.topic_alias) else {
+            return;
+        };
+        if publish.topic.is_empty() {
+            publish.topic = self.aliases[&alias].as_str().into();
+            self.aliased += 1;
+        } else {
+            self.aliases.insert(alias, publish.topic.to_string());
+        }
+    }
+
     async fn read(&mut self) -> Said {
         loop {
             let packet = self.codec.decode(&mut self.unread);
-            if let Some((packet, _)) = packet.expect("the host writes well-formed packets") {
+            if let Some((mut packet, _)) = packet.expect("the host writes well-formed packets") {
+                if let MqttPacket::V5(v5::Packet::Publish(publish)) = &mut packet {
+                    self.resolve(publish);
+                }
                 return said(packet);
             }
             // A host that is killed may reset the connection; to a client that is an end like any other.

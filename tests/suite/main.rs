@@ -11,6 +11,7 @@
 mod harness;
 
 mod admin;
+mod aliases;
 mod architecture;
 mod clients;
 mod config;

@@ -108,6 +108,7 @@ fn limits(config: &mut Config) -> Limits {
         topic_levels_max: config.or("mqtt.max_topic_levels", default.topic_levels_max),
         qos_max,
         topic_alias_max: config.or("mqtt.max_topic_alias", default.topic_alias_max),
+        topic_alias_out_max: config.or("mqtt.max_topic_alias_out", default.topic_alias_out_max),
         receive_max: config.or("mqtt.receive_maximum", default.receive_max).max(1),
         server_keep_alive_s: config
             .get::<u16>("mqtt.server_keepalive")

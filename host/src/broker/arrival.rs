@@ -144,7 +144,7 @@ impl Connection {
             assigned,
             behind,
         } = arrival;
-        let wire = Wire::new(socket, permit, &connect, behind, self.broker.limits.packet_bytes_max);
+        let wire = Wire::new(socket, permit, &connect, behind, &self.broker.limits);
         self.wire = Some(wire);
         self.quota = Quota::new(&self.broker.limits, Instant::now());
         self.mailbox.set_online(true);
@@ -175,7 +175,7 @@ impl Connection {
         let text = "the store that keeps sessions does not answer, or another connection came: try again later";
         tracing::info!(client.id = %client.id, peer = %client.peer, %reason, text, "connection refused");
         let mut wire = Wire::unconnected(socket, permit, connect.version);
-        wire.put(&Outgoing::ConnAck(Box::new(ConnAck::refusal(reason, text))));
+        wire.put(Outgoing::ConnAck(Box::new(ConnAck::refusal(reason, text))));
         self.broker.tracker.spawn(wire.linger());
     }
 }

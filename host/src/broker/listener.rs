@@ -230,7 +230,7 @@ impl Broker {
         metrics::counter!(telemetry::DISCONNECTS, "reason" => reason.to_string()).increment(1);
         let mut wire = Wire::unconnected(Box::new(socket), permit, version.unwrap_or(Version::V311));
         if version.is_some() {
-            wire.put(&Outgoing::ConnAck(Box::new(ConnAck::refusal(reason, text))));
+            wire.put(Outgoing::ConnAck(Box::new(ConnAck::refusal(reason, text))));
         }
         wire.linger().await;
     }

@@ -31,7 +31,7 @@ impl Connection {
             match step {
                 Step::Publish { ticket, message, kept } => self.gather(ticket, message, kept),
                 Step::Keep(id, keep) => self.keep(id, keep),
-                Step::Send(packet) => self.put(&packet),
+                Step::Send(packet) => self.put(packet),
                 Step::Fire(event) => {
                     for effect in self.broker.hooks.run(&event) {
                         self.act(|session, now, steps| session.apply(effect, now, steps));
@@ -72,7 +72,7 @@ impl Connection {
         self.steps.append(&mut later);
     }
 
-    fn put(&mut self, packet: &Outgoing) {
+    fn put(&mut self, packet: Outgoing) {
         if let Some(wire) = &mut self.wire {
             wire.put(packet);
         }

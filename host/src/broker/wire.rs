@@ -11,7 +11,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 
 use super::listener::Permit;
-use crate::mqtt::codec::{self, Decoder, Encoder, Malformed, Outbox};
+use crate::mqtt::codec::{self, Aliases, Decoder, Encoder, Malformed, Outbox};
+use crate::mqtt::limits::Limits;
 use crate::mqtt::packet::{Connect, Outgoing, Packet, Version};
 
 /// A read takes at most so much: larger than what usually waits, so that a short read tells the end.
@@ -42,6 +43,8 @@ pub(super) struct Wire {
     outbox: Outbox,
     decoder: Decoder,
     encoder: Encoder,
+    /// Topic aliases that we set, where the client accepts them.
+    aliases: Option<Box<Aliases>>,
     packet_bytes_max: usize,
     /// Held as long as the socket is.
     permit: Permit,
@@ -54,14 +57,15 @@ impl Wire {
         permit: Permit,
         connect: &Connect,
         behind: Bytes,
-        packet_bytes_max: usize,
+        limits: &Limits,
     ) -> Self {
         let mut wire = Self::unconnected(socket, permit, connect.version);
         wire.encoder.packet_bytes_max = connect.packet_bytes_max;
         wire.encoder.problem_info = connect.request_problem_info;
         Self {
             unread: behind,
-            packet_bytes_max,
+            packet_bytes_max: limits.packet_bytes_max,
+            aliases: Aliases::new(connect.topic_alias_max, limits.topic_alias_out_max),
             ..wire
         }
     }
@@ -75,6 +79,7 @@ impl Wire {
             outbox: Outbox::new(),
             decoder: Decoder::new(version),
             encoder: Encoder::new(version),
+            aliases: None,
             packet_bytes_max: 0,
             permit,
         }
@@ -90,14 +95,37 @@ impl Wire {
 
     /// Puts a packet behind what waits to be written. Too large a one is dropped: the session has seen to it
     /// for messages, and the rest has nothing that could be left out.
-    pub(super) fn put(&mut self, packet: &Outgoing) {
-        if let Err(error) = self.encoder.encode(packet, &mut self.outbox) {
+    pub(super) fn put(&mut self, mut packet: Outgoing) {
+        if self.put_with_alias(&mut packet) {
+            return;
+        }
+        if let Err(error) = self.encoder.encode(&packet, &mut self.outbox) {
             tracing::debug!(
                 bytes = error.bytes,
                 bytes_max = error.bytes_max,
                 "packet larger than the client accepts"
             );
         }
+    }
+
+    /// Puts a message with a topic alias, where there is one for it. False where nothing was put.
+    fn put_with_alias(&mut self, packet: &mut Outgoing) -> bool {
+        let (Some(aliases), Outgoing::Publish(copy)) = (&mut self.aliases, &mut *packet) else {
+            return false;
+        };
+        copy.alias = aliases.choose(copy.message().topic.as_str());
+        if copy.alias.is_none() {
+            return false;
+        }
+        if self.encoder.encode(packet, &mut self.outbox).is_ok() {
+            return true;
+        }
+        // The property was too much: the packet goes without it, and nothing was set.
+        if let (Some(aliases), Outgoing::Publish(copy)) = (&mut self.aliases, packet) {
+            aliases.unset(copy.message().topic.as_str());
+            copy.alias = None;
+        }
+        false
     }
 
     /// Whether there is no room behind what waits to be written.

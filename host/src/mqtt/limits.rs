@@ -54,6 +54,8 @@ pub struct Limits {
     pub qos_max: Qos,
     /// Topic aliases that a client may set (`mqtt.max_topic_alias`).
     pub topic_alias_max: u16,
+    /// Topic aliases that we set, where a client accepts them (`mqtt.max_topic_alias_out`).
+    pub topic_alias_out_max: u16,
     /// PUBLISH of QoS 1 and 2 that a client may have open (`mqtt.receive_maximum`); before MQTT 5 the
     /// window behind which we stop reading.
     pub receive_max: u16,
@@ -100,6 +102,7 @@ impl Default for Limits {
             topic_levels_max: 128,
             qos_max: Qos::ExactlyOnce,
             topic_alias_max: 64,
+            topic_alias_out_max: 32,
             receive_max: 1024,
             server_keep_alive_s: None,
             inflight_max: 100,

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use super::packet::Version;
 use crate::model::reason::Reason;
 
+mod aliases;
 mod connect;
 mod decode;
 mod encode;
@@ -19,6 +20,7 @@ mod tests;
 mod wire;
 mod write;
 
+pub use aliases::Aliases;
 pub use connect::connect;
 pub use decode::Decoder;
 pub use encode::{Encoder, TooLarge};
