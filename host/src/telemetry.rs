@@ -38,6 +38,8 @@ names! {
     describe_counter MESSAGES_PURGED = "messages_purged_total", "Stored messages deleted: `pool`, `reason` = acknowledged (by everybody), expired, age or size.";
     describe_gauge CONNECTIONS = "connections", "Open sockets.";
     describe_gauge CONNECTIONS_HALF_OPEN = "connections_half_open", "Open sockets whose CONNECT has not come yet.";
+    describe_gauge CLIENTS_CONNECTED = "clients_connected", "Sessions whose client is connected.";
+    describe_counter SESSIONS_EXPIRED = "sessions_expired_total", "Sessions whose client did not come back in time.";
     describe_gauge SESSIONS = "sessions", "Sessions in memory, connected or not; kept sessions of absent clients are in the store.";
     describe_gauge SUBSCRIPTIONS = "subscriptions", "Subscriptions.";
     describe_gauge RETAINED = "retained_messages", "Retained messages that the broker itself keeps.";
@@ -47,10 +49,11 @@ names! {
     describe_counter MESSAGES_REFUSED = "messages_refused_total", "PUBLISH refused.";
     describe_gauge MESSAGES_OPEN = "messages_open", "PUBLISH whose gate is open.";
     describe_counter MESSAGES_SENT = "messages_sent_total", "PUBLISH sent: `qos`.";
-    describe_counter MESSAGES_DROPPED = "messages_dropped_total", "Deliveries dropped: `reason` = queue_full, mailbox_full, expired, offline_qos0, too_large, retained_full or no_member.";
+    describe_counter MESSAGES_DROPPED = "messages_dropped_total", "Deliveries dropped: `reason` = queue_full, mailbox_full, expired, offline_qos0, too_large, retained_full, no_member or reserved_topic.";
     describe_counter MESSAGES_DEFERRED = "messages_deferred_total", "Live copies left to the store because the subscriber was slow or away.";
     describe_counter OPERATOR_SUBSCRIPTIONS_SKIPPED = "operator_subscriptions_skipped_total", "Rows of `mqtt_sub` that are no subscription and were skipped.";
     describe_counter LIMITS_HIT = "limits_hit_total", "Times somebody ran into a limit: `limit`, see limits.md.";
+    describe_counter PACKETS = "packets_total", "MQTT packets of every kind, CONNECT and CONNACK aside: `direction` = in or out.";
     describe_counter BYTES = "bytes_total", "Bytes read from and written to clients: `direction` = in or out.";
 }
 
@@ -130,6 +133,42 @@ pub fn init_metrics() -> Result<PrometheusHandle, Error> {
         .install_recorder()?;
     describe();
     Ok(installed.insert(handle).clone())
+}
+
+/// Every counter and gauge as it is now.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Name and labels as `/metrics` writes them, and the value.
+    figures: Vec<(String, f64)>,
+}
+
+impl Snapshot {
+    /// What `/metrics` would say; nothing where metrics were not set up.
+    pub fn take() -> Self {
+        let handle = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        handle.map_or_else(Self::default, |handle| Self::parse(&handle.render()))
+    }
+
+    /// Reads Prometheus' text.
+    pub fn parse(text: &str) -> Self {
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let figures = lines.filter_map(|line| {
+            let (name, value) = line.rsplit_once(' ')?;
+            Some((name.to_owned(), value.parse().ok()?))
+        });
+        Self {
+            figures: figures.collect(),
+        }
+    }
+
+    /// The sum of a metric over the series that have this label (`qos="1"`), or over all where it is empty.
+    pub fn sum(&self, metric: &str, label: &str) -> u64 {
+        let of_metric = self.figures.iter().filter(|(name, _)| {
+            let rest = name.strip_prefix(metric);
+            rest.is_some_and(|rest| (rest.is_empty() || rest.starts_with('{')) && rest.contains(label))
+        });
+        of_metric.map(|(_, value)| *value as u64).sum()
+    }
 }
 
 /// Keeps histograms small until `stop`.

@@ -244,7 +244,22 @@ impl Raw {
         self.send_publish(id, qos, [false, true], topic, payload.as_ref()).await;
     }
 
-    async fn send_publish(&mut self, id: u16, qos: u8, [dup, retain]: [bool; 2], topic: &str, payload: &[u8]) {
+    /// Writes QoS 1 messages (packet identifier, topic, payload) at once, so that the host reads them in one turn.
+    pub async fn together<'a>(&mut self, messages: impl IntoIterator<Item = (u16, &'a str, &'a str)>) {
+        let mut bytes = BytesMut::new();
+        for (id, topic, payload) in messages {
+            let packet = self.published(id, 1, [false, false], topic, payload.as_bytes());
+            bytes.extend_from_slice(&self.encoded(packet));
+        }
+        self.bytes(&bytes).await;
+    }
+
+    async fn send_publish(&mut self, id: u16, qos: u8, flags: [bool; 2], topic: &str, payload: &[u8]) {
+        let packet = self.published(id, qos, flags, topic, payload);
+        self.send(packet).await;
+    }
+
+    fn published(&self, id: u16, qos: u8, [dup, retain]: [bool; 2], topic: &str, payload: &[u8]) -> MqttPacket {
         let publish = Box::new(Publish {
             dup,
             retain,
@@ -254,11 +269,10 @@ impl Raw {
             payload: Bytes::copy_from_slice(payload),
             properties: (self.mqtt == Mqtt::V5).then(Default::default),
         });
-        self.send(match self.mqtt {
+        match self.mqtt {
             Mqtt::V311 => MqttPacket::V3(v3::Packet::Publish(publish)),
             Mqtt::V5 => MqttPacket::V5(v5::Packet::Publish(publish)),
-        })
-        .await;
+        }
     }
 
     /// Writes a PUBACK.

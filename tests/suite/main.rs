@@ -33,5 +33,6 @@ mod shutdown;
 mod store;
 mod store_commands;
 mod sync;
+mod sys;
 mod tools;
 mod wills;

@@ -45,9 +45,10 @@ impl Settings {
 
     /// Takes every key that somebody owns; what is left is nobody's.
     pub fn take(config: &mut Config) -> Self {
+        let node = config.or("node.name", "hookline@127.0.0.1".to_owned());
         Self {
-            node: config.or("node.name", "hookline@127.0.0.1".to_owned()),
-            broker: broker_settings(config),
+            broker: broker_settings(config, &node),
+            node,
             limits: limits(config),
             admin_listen: config
                 .get::<OrOff<SocketAddr>>("admin.listen")
@@ -60,7 +61,7 @@ impl Settings {
     }
 }
 
-fn broker_settings(config: &mut Config) -> broker::Settings {
+fn broker_settings(config: &mut Config, node: &str) -> broker::Settings {
     let default = broker::Settings::default();
     let listen = config
         .get::<Addresses>("listener.tcp.external")
@@ -76,6 +77,9 @@ fn broker_settings(config: &mut Config) -> broker::Settings {
         }
     };
     broker::Settings {
+        node: node.to_owned(),
+        sys_interval: config.or("broker.sys_interval", default.sys_interval),
+        presence: config.or("module.presence", default.presence),
         listen,
         connections_max: config.or("listener.tcp.external.max_connections", default.connections_max),
         connection_rate_max: config

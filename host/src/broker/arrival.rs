@@ -147,7 +147,7 @@ impl Connection {
         let wire = Wire::new(socket, permit, &connect, behind, &self.broker.limits);
         self.wire = Some(wire);
         self.quota = Quota::new(&self.broker.limits, Instant::now());
-        self.mailbox.set_online(true);
+        self.set_online(true);
         match self.session {
             Some(_) => self.act(|session, now, steps| session.resume(client, connect, now, steps)),
             None => {

@@ -2,17 +2,22 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
 use super::arrival::Arrival;
 use super::mailbox::{Bounds, Item, Mailbox};
 use crate::model::message::ClientId;
+use crate::telemetry;
 
 /// Every session of this node.
 pub(super) struct Clients {
     mailboxes: Mutex<HashMap<ClientId, Arc<Mailbox>>>,
     bounds: Bounds,
+    online: AtomicUsize,
+    /// The most that were connected at once.
+    most_online: AtomicUsize,
 }
 
 impl Clients {
@@ -20,7 +25,27 @@ impl Clients {
         Self {
             mailboxes: Mutex::default(),
             bounds,
+            online: AtomicUsize::new(0),
+            most_online: AtomicUsize::new(0),
         }
+    }
+
+    /// A client has come, or gone.
+    pub(super) fn note_online(&self, online: bool) {
+        let gauge = metrics::gauge!(telemetry::CLIENTS_CONNECTED);
+        if online {
+            let now = self.online.fetch_add(1, Ordering::Relaxed) + 1;
+            self.most_online.fetch_max(now, Ordering::Relaxed);
+            gauge.increment(1);
+        } else {
+            self.online.fetch_sub(1, Ordering::Relaxed);
+            gauge.decrement(1);
+        }
+    }
+
+    /// The most clients that were connected at once.
+    pub(super) fn most_online(&self) -> usize {
+        self.most_online.load(Ordering::Relaxed)
     }
 
     /// Hands a connection to its client's session. Answers the mailbox of a session that is to be started,

@@ -19,7 +19,7 @@ use super::wire::Wire;
 use crate::bus::Link;
 use crate::model::delivery::{Run, Settle, Settled, Ticket, Window};
 use crate::model::event::micros;
-use crate::model::id::{Ids, Stock};
+use crate::model::id::{Ids, MessageId, Stock};
 use crate::model::message::{ClientId, Message};
 use crate::model::reason::Reason;
 use crate::model::session::Keeping;
@@ -283,6 +283,7 @@ impl Connection {
                     {
                         figures::hit(limit);
                     }
+                    self.figures.packets_in += 1;
                     let before = self.steps.len();
                     self.act(|session, now, steps| session.receive(packet, now, steps));
                     // Publishes and answers gather over the turn; anything else keeps its place among them.
@@ -357,6 +358,21 @@ impl Connection {
             let stock = now.ids.stock();
             self.present.stock = stock;
         }
+    }
+
+    /// The client is there, or is not any more.
+    pub(super) fn set_online(&self, online: bool) {
+        if self.mailbox.set_online(online) != online {
+            self.broker.clients.note_online(online);
+        }
+    }
+
+    /// A new message id of this turn.
+    pub(super) fn new_id(&mut self) -> MessageId {
+        let mut now = self.present.now(&self.broker);
+        let id = now.ids.take();
+        self.present.stock = now.ids.stock();
+        id
     }
 
     /// At shutdown: the client is told to go once its gates have settled, or after a while.

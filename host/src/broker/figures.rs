@@ -16,6 +16,8 @@ pub(super) fn hit(limit: Limit) {
 pub(super) struct Figures {
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
+    pub(super) packets_in: u64,
+    pub(super) packets_out: u64,
     books: Books,
     open: i64,
     published: bool,
@@ -31,9 +33,12 @@ struct Counters {
     refused: metrics::Counter,
     open: metrics::Gauge,
     deferred: metrics::Counter,
-    dropped: [metrics::Counter; 4],
+    dropped: [metrics::Counter; 5],
     bytes_in: metrics::Counter,
     bytes_out: metrics::Counter,
+    packets_in: metrics::Counter,
+    packets_out: metrics::Counter,
+    expired: metrics::Counter,
 }
 
 impl Counters {
@@ -48,9 +53,12 @@ impl Counters {
             refused: metrics::counter!(telemetry::MESSAGES_REFUSED),
             open: metrics::gauge!(telemetry::MESSAGES_OPEN),
             deferred: metrics::counter!(telemetry::MESSAGES_DEFERRED),
-            dropped: ["queue_full", "expired", "offline_qos0", "too_large"].map(dropped),
+            dropped: ["queue_full", "expired", "offline_qos0", "too_large", "reserved_topic"].map(dropped),
             bytes_in: metrics::counter!(telemetry::BYTES, "direction" => "in"),
             bytes_out: metrics::counter!(telemetry::BYTES, "direction" => "out"),
+            packets_in: metrics::counter!(telemetry::PACKETS, "direction" => "in"),
+            packets_out: metrics::counter!(telemetry::PACKETS, "direction" => "out"),
+            expired: metrics::counter!(telemetry::SESSIONS_EXPIRED),
         }
     }
 }
@@ -76,7 +84,11 @@ impl Figures {
     pub(super) fn flush(&mut self) {
         let books = std::mem::take(&mut self.books);
         let (bytes_in, bytes_out) = (std::mem::take(&mut self.bytes_in), std::mem::take(&mut self.bytes_out));
-        if books == Books::default() && bytes_in == 0 && bytes_out == 0 {
+        let (packets_in, packets_out) = (
+            std::mem::take(&mut self.packets_in),
+            std::mem::take(&mut self.packets_out),
+        );
+        if books == Books::default() && bytes_in + bytes_out + packets_in + packets_out == 0 {
             return;
         }
         let to = self.counters.get_or_insert_with(|| Box::new(Counters::new()));
@@ -94,6 +106,7 @@ impl Figures {
             books.dropped_expired,
             books.dropped_offline,
             books.dropped_too_large,
+            books.dropped_reserved,
         ];
         to.dropped
             .iter()
@@ -106,6 +119,9 @@ impl Figures {
             (&to.deferred, books.deferred),
             (&to.bytes_in, bytes_in),
             (&to.bytes_out, bytes_out),
+            (&to.packets_in, packets_in),
+            (&to.packets_out, packets_out),
+            (&to.expired, books.expired),
         ];
         counts.iter().for_each(|(counter, count)| _ = add(counter, *count));
         let answered = books.acked_stored + books.acked_unstored + books.refused;

@@ -21,6 +21,7 @@ use crate::model::reason::Reason;
 use crate::mqtt::codec::{self, Refusal};
 use crate::mqtt::limits::Limit;
 use crate::mqtt::packet::{ConnAck, Connect, Outgoing, Version};
+use crate::mqtt::session::is_reserved;
 use crate::telemetry;
 
 /// The longest fixed header (MQTT 2.1).
@@ -212,6 +213,12 @@ impl Broker {
                 Reason::QOS_NOT_SUPPORTED,
                 "the will's QoS is higher than mqtt.max_qos_allowed",
             ));
+        }
+        if let Some(will) = &connect.will
+            && connect.version == Version::V5
+            && is_reserved(will.topic.as_str())
+        {
+            return Err((Reason::NOT_AUTHORIZED, "the will's topic is the broker's own ($SYS)"));
         }
         if let Some(will) = &connect.will
             && let Some(limit) = self.limits.exceeded_by(will.topic.as_str())

@@ -151,8 +151,9 @@ impl Mailbox {
         self.online.load(Ordering::Relaxed)
     }
 
-    pub(super) fn set_online(&self, online: bool) {
-        self.online.store(online, Ordering::Relaxed);
+    /// Notes whether a client is connected; answers whether one was.
+    pub(super) fn set_online(&self, online: bool) -> bool {
+        self.online.swap(online, Ordering::Relaxed)
     }
 }
 

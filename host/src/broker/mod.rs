@@ -9,12 +9,14 @@ mod figures;
 mod half_open;
 mod listener;
 mod mailbox;
+mod presence;
 mod quota;
 mod reads;
 mod retained;
 mod routes;
 mod shares;
 mod steps;
+mod sys;
 mod wire;
 
 use std::io;
@@ -49,6 +51,12 @@ pub use listener::Anonymous;
 /// What the broker as a whole is told by `hookline.conf`; what concerns one client is in [`Limits`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
+    /// This node's name (`node.name`), as `$SYS` says it.
+    pub node: String,
+    /// How often the figures below `$SYS/` are published; zero for never (`broker.sys_interval`).
+    pub sys_interval: Duration,
+    /// Whether `$SYS` tells who comes and goes (`module.presence`).
+    pub presence: bool,
     /// Where clients connect (`listener.tcp.external`).
     pub listen: Vec<SocketAddr>,
     /// Sockets open at once (`listener.tcp.external.max_connections`).
@@ -71,6 +79,9 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            node: "hookline@127.0.0.1".to_owned(),
+            sys_interval: Duration::from_secs(60),
+            presence: true,
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 1883))],
             connections_max: 100_000,
             connection_rate_max: 1000,
@@ -155,6 +166,10 @@ impl Broker {
                 .spawn(listener::accept(Arc::clone(self), listener, Arc::clone(&permits)));
         }
         self.tracker.spawn(absent::look_after(Arc::clone(self)));
+        let sys_interval = self.settings.sys_interval;
+        if !sys_interval.is_zero() {
+            self.tracker.spawn(sys::publish_every(Arc::clone(self), sys_interval));
+        }
         Ok(bound)
     }
 

@@ -14,9 +14,14 @@ use crate::model::topic::Filter;
 use crate::mqtt::limits::Limit;
 use crate::telemetry;
 
+/// Only the broker publishes here.
+const SYS: &str = "$SYS/";
+
 /// The broker's own retained messages, by topic.
 pub(super) struct Retained {
     kept: RwLock<Kept>,
+    /// What the broker itself says below `$SYS/`: as many topics as it has words, and none of the clients' limits.
+    sys: RwLock<Kept>,
     len_max: usize,
     bytes_max: usize,
 }
@@ -47,6 +52,7 @@ impl Retained {
     pub(super) fn new(len_max: usize, bytes_max: usize) -> Self {
         Self {
             kept: RwLock::default(),
+            sys: RwLock::default(),
             len_max,
             bytes_max,
         }
@@ -55,6 +61,9 @@ impl Retained {
     /// A message with RETAIN came in: it replaces its topic's, or clears it if it is empty (MQTT 3.3.1.3).
     pub(super) fn keep(&self, message: &Message) {
         let topic = message.topic.as_str();
+        if topic.starts_with(SYS) {
+            return self.sys.write().insert(message.detached());
+        }
         let mut kept = self.kept.write();
         if message.payload.is_empty() {
             kept.remove(topic);
@@ -80,7 +89,12 @@ impl Retained {
 
     /// The messages that match, oldest first; their ids are their positions.
     pub(super) fn matching(&self, filter: &Filter, window: Window, now: SystemTime) -> Page {
-        let messages = &self.kept.read().messages;
+        // A wildcard at the first level does not match these topics, so no filter matches both.
+        let kept = match filter.as_str().starts_with(SYS) {
+            true => self.sys.read(),
+            false => self.kept.read(),
+        };
+        let messages = &kept.messages;
         let prefix = filter.literal_prefix();
         let range = (Bound::Included(prefix), Bound::Unbounded);
         let near = messages

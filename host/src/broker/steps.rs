@@ -33,6 +33,7 @@ impl Connection {
                 Step::Keep(id, keep) => self.keep(id, keep),
                 Step::Send(packet) => self.put(packet),
                 Step::Fire(event) => {
+                    self.tell_presence(&event).await;
                     for effect in self.broker.hooks.run(&event) {
                         self.act(|session, now, steps| session.apply(effect, now, steps));
                     }
@@ -74,13 +75,17 @@ impl Connection {
 
     fn put(&mut self, packet: Outgoing) {
         if let Some(wire) = &mut self.wire {
+            self.figures.packets_out += 1;
             wire.put(packet);
         }
     }
 
     fn gather(&mut self, ticket: Ticket, message: Message, kept: Option<u16>) {
         match self.received.last_mut() {
-            Some(last) if last.messages[0].topic == message.topic => {
+            // A message that was declined in between has a ticket, too.
+            Some(last)
+                if last.messages[0].topic == message.topic && last.first + last.messages.len() as Ticket == ticket =>
+            {
                 last.kept.extend(kept.map(|packet_id| (last.messages.len(), packet_id)));
                 last.messages.push(message);
             }
@@ -166,7 +171,7 @@ impl Connection {
 
     /// Lets the socket go; what was put behind it still leaves.
     pub(super) fn hang_up(&mut self, reason: Reason) {
-        self.mailbox.set_online(false);
+        self.set_online(false);
         if let Some(wire) = self.wire.take() {
             self.figures.closed(reason);
             self.broker.tracker.spawn(wire.linger());
@@ -194,7 +199,7 @@ impl Connection {
     /// The socket has gone by itself.
     pub(super) async fn drop_wire(&mut self, reason: Reason) {
         if self.wire.take().is_some() {
-            self.mailbox.set_online(false);
+            self.set_online(false);
             self.act(|session, now, steps| session.lost(reason, now, steps));
             self.carry_out().await;
         }

@@ -84,6 +84,7 @@ async fn what_is_routed_is_on_its_way_into_the_database_already() {
     let (pool, active) = stores_everything(folder.path());
     let settings = Settings {
         listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+        sys_interval: Duration::ZERO,
         ..Settings::default()
     };
     let hooks = Arc::new(Hooks::new("node", active));

@@ -256,6 +256,7 @@ impl Session {
             self.publish_will(now, steps);
         }
         if self.expires_at.is_some_and(|at| at <= now.instant) && !self.over {
+            self.books.expired += u64::from(self.client.session_expiry_s > 0);
             self.end(now, steps);
         }
     }

@@ -12,6 +12,7 @@ mod publish;
 mod reader;
 mod replay;
 mod rest;
+mod reserved;
 mod subscribe;
 mod watermark;
 
@@ -38,6 +39,7 @@ use keep::Keeper;
 use outbound::Outbound;
 use publish::Received;
 use reader::Readers;
+pub use reserved::is_reserved;
 use subscribe::Subscriptions;
 
 /// A map that hashes fast; its keys are ours or bounded by the protocol.
@@ -173,6 +175,10 @@ pub struct Books {
     pub dropped_offline: u64,
     /// Deliveries dropped because the client accepts smaller packets only.
     pub dropped_too_large: u64,
+    /// Messages to topics that only the broker may publish to, dropped without a word.
+    pub dropped_reserved: u64,
+    /// Sessions whose client did not come back in time.
+    pub expired: u64,
 }
 
 impl AddAssign for Books {
@@ -187,6 +193,8 @@ impl AddAssign for Books {
         self.dropped_expired += other.dropped_expired;
         self.dropped_offline += other.dropped_offline;
         self.dropped_too_large += other.dropped_too_large;
+        self.dropped_reserved += other.dropped_reserved;
+        self.expired += other.expired;
     }
 }
 

@@ -16,6 +16,7 @@ use crate::mqtt::packet::{Ack, AckKind, Outgoing, Publish, Version};
 
 use super::gates::{Gate, refusal};
 use super::keep::Held;
+use super::reserved::is_reserved;
 use super::{Map, Now, Session, Step, Steps};
 
 /// What the session remembers of received messages beyond their gates.
@@ -121,7 +122,11 @@ impl Session {
             self.received.unreleased.insert(publish.packet_id, Unreleased::new(id));
         }
         self.books.received[publish.qos as usize] += 1;
-        let ticket = self.gates.open(Gate::new(publish.qos, publish.packet_id, fingerprint));
+        let gate = Gate::new(publish.qos, publish.packet_id, fingerprint);
+        if is_reserved(topic.as_str()) {
+            return self.decline(gate, steps);
+        }
+        let ticket = self.gates.open(gate);
         let kept = (exactly_once && self.is_kept()).then_some(publish.packet_id);
         let message = Message {
             id,
@@ -141,6 +146,10 @@ impl Session {
 
     /// A message of the session's own (a will): it passes the rules like any other, but has no answer.
     pub(super) fn publish_for_nobody(&mut self, message: Message, steps: &mut Steps) {
+        if is_reserved(message.topic.as_str()) {
+            self.books.dropped_reserved += 1;
+            return;
+        }
         let ticket = self.gates.open(Gate::new(Qos::AtMostOnce, 0, 0));
         let kept = None;
         steps.push_back(Step::Publish { ticket, message, kept });
