@@ -51,6 +51,8 @@ pub struct Raw {
     aliases: HashMap<NonZeroU16, String>,
     /// Messages that came with an alias instead of their topic.
     pub aliased: usize,
+    /// Reason strings, server references and response information, as they came (MQTT 5).
+    pub texts: Vec<String>,
     /// What its CONNACK said.
     pub session_present: bool,
     /// The Receive Maximum of the host.
@@ -73,6 +75,8 @@ pub struct Hello<'a> {
     pub aliases: u16,
     /// Maximum Packet Size (MQTT 5).
     pub packet_max: Option<u32>,
+    /// Request Problem Information and Request Response Information (MQTT 5).
+    pub wants: [bool; 2],
 }
 
 impl<'a> Hello<'a> {
@@ -88,6 +92,7 @@ impl<'a> Hello<'a> {
             will_delay_s: 0,
             aliases: 0,
             packet_max: None,
+            wants: [true, false],
         }
     }
 
@@ -140,8 +145,8 @@ impl<'a> Hello<'a> {
             client_id: self.id.into(),
             auth_method: None,
             auth_data: None,
-            request_problem_info: true,
-            request_response_info: false,
+            request_problem_info: self.wants[0],
+            request_response_info: self.wants[1],
             receive_max: None,
             topic_alias_max: self.aliases,
             user_properties: Vec::new(),
@@ -193,6 +198,7 @@ impl Host {
             ids,
             aliases: HashMap::new(),
             aliased: 0,
+            texts: Vec::new(),
             session_present: false,
             receive_max: u16::MAX,
         }
@@ -411,6 +417,9 @@ impl Raw {
                 if let MqttPacket::V5(v5::Packet::Publish(publish)) = &mut packet {
                     self.resolve(publish);
                 }
+                if let MqttPacket::V5(packet) = &packet {
+                    self.texts.extend(texts(packet));
+                }
                 return said(packet);
             }
             // A host that is killed may reset the connection; to a client that is an end like any other.
@@ -433,6 +442,19 @@ fn whole_packet(bytes: &[u8]) -> Option<usize> {
             return (bytes.len() >= length).then_some(length);
         }
     }
+}
+
+/// What a packet says in words.
+fn texts(packet: &v5::Packet) -> Vec<String> {
+    let texts = match packet {
+        v5::Packet::ConnectAck(ack) => vec![&ack.reason_string, &ack.server_reference, &ack.response_info],
+        v5::Packet::PublishAck(ack) => vec![&ack.reason_string],
+        v5::Packet::PublishReceived(ack) => vec![&ack.reason_string],
+        v5::Packet::SubscribeAck(ack) => vec![&ack.reason_string],
+        v5::Packet::Disconnect(packet) => vec![&packet.reason_string, &packet.server_reference],
+        _ => vec![],
+    };
+    texts.into_iter().flatten().map(ToString::to_string).collect()
 }
 
 fn ack(kind: u8, id: u16) -> [u8; 4] {

@@ -36,3 +36,4 @@ mod sync;
 mod sys;
 mod tools;
 mod wills;
+mod words;

@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::broker::{self, Anonymous};
 use crate::config::{Addresses, ByteSize, Config, OrOff, Per, Problem, Setting};
 use crate::model::delivery::PoolName;
 use crate::model::message::Qos;
+use crate::model::reason::Reason;
 use crate::mqtt::limits::{Limits, Rate};
 use crate::store::options::PoolOptions;
 
@@ -76,7 +78,18 @@ fn broker_settings(config: &mut Config, node: &str) -> broker::Settings {
             Anonymous::Nobody
         }
     };
+    let redirects = [
+        ("off", None),
+        ("temporary", Some(Reason::USE_ANOTHER_SERVER)),
+        ("permanent", Some(Reason::SERVER_MOVED)),
+    ];
+    let redirect = config.choice("mqtt.redirect", &redirects).flatten();
+    if redirect.is_some() && !config.has("mqtt.server_reference") {
+        let text = "mqtt.redirect sends clients to another server: write its address as mqtt.server_reference";
+        config.error("mqtt.redirect", text);
+    }
     broker::Settings {
+        redirect,
         node: node.to_owned(),
         sys_interval: config.or("broker.sys_interval", default.sys_interval),
         presence: config.or("module.presence", default.presence),
@@ -117,6 +130,8 @@ fn limits(config: &mut Config) -> Limits {
         server_keep_alive_s: config
             .get::<u16>("mqtt.server_keepalive")
             .filter(|seconds| *seconds > 0),
+        server_reference: config.get::<String>("mqtt.server_reference").map(Arc::from),
+        response_information: config.get::<String>("mqtt.response_information").map(Arc::from),
         inflight_max: config.or("zone.external.max_inflight", default.inflight_max).max(1),
         awaiting_release_max: config.or("zone.external.max_awaiting_rel", default.awaiting_release_max),
         queue_len_max: config.or("zone.external.max_mqueue_len", default.queue_len_max),

@@ -14,6 +14,7 @@ use super::wire::{Socket, Wire};
 use crate::model::message::Client;
 use crate::model::reason::Reason;
 use crate::model::session::{Keeping, SavedSession};
+use crate::mqtt::codec::Encoder;
 use crate::mqtt::packet::{ConnAck, Connect, Outgoing};
 use crate::mqtt::session::Session;
 
@@ -174,7 +175,7 @@ impl Connection {
         let reason = Reason::SERVER_UNAVAILABLE;
         let text = "the store that keeps sessions does not answer, or another connection came: try again later";
         tracing::info!(client.id = %client.id, peer = %client.peer, %reason, text, "connection refused");
-        let mut wire = Wire::unconnected(socket, permit, connect.version);
+        let mut wire = Wire::unconnected(socket, permit, Encoder::from(&connect));
         wire.put(Outgoing::ConnAck(Box::new(ConnAck::refusal(reason, text))));
         self.broker.tracker.spawn(wire.linger());
     }

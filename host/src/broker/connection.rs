@@ -301,7 +301,9 @@ impl Connection {
                         figures::hit(Limit::PacketSize);
                     }
                     tracing::info!(client.id = %self.id, reason = %malformed.reason, text = %malformed.text, "bad packet");
-                    self.act(|session, now, steps| session.close(malformed.reason, now, steps));
+                    self.act(|session, now, steps| {
+                        session.close_saying(malformed.reason, &malformed.text, now, steps);
+                    });
                     return self.carry_out().await;
                 }
             }

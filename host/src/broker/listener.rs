@@ -18,7 +18,7 @@ use super::half_open::Seat;
 use super::wire::Wire;
 use crate::model::message::Client;
 use crate::model::reason::Reason;
-use crate::mqtt::codec::{self, Refusal};
+use crate::mqtt::codec::{self, Encoder, Refusal};
 use crate::mqtt::limits::Limit;
 use crate::mqtt::packet::{ConnAck, Connect, Outgoing, Version};
 use crate::mqtt::session::is_reserved;
@@ -117,8 +117,9 @@ impl Broker {
                     figures::hit(Limit::PacketSize);
                 }
                 tracing::info!(%peer, reason = %refusal.reason, text = %refusal.text, "connection refused");
-                self.refuse(socket, refusal.answer, refusal.reason, &refusal.text, permit)
-                    .await;
+                let answer = refusal.answer.map(Encoder::new);
+                let ack = ConnAck::refusal(refusal.reason, &refusal.text);
+                self.refuse(socket, answer, ack, permit).await;
             }
             Err(_) => {
                 figures::hit(Limit::ConnectTime);
@@ -138,7 +139,15 @@ impl Broker {
     ) {
         if let Err((reason, text)) = self.judge(&connect, peer) {
             tracing::info!(%peer, client.id = %connect.client_id, %reason, text, "connection refused");
-            return self.refuse(socket, Some(connect.version), reason, text, permit).await;
+            let ack = ConnAck {
+                server_reference: self
+                    .limits
+                    .server_reference
+                    .clone()
+                    .filter(|_| Some(reason) == self.settings.redirect),
+                ..ConnAck::refusal(reason, text)
+            };
+            return self.refuse(socket, Some(Encoder::from(&connect)), ack, permit).await;
         }
         let assigned = connect.client_id.is_empty();
         let id = match assigned {
@@ -174,6 +183,12 @@ impl Broker {
 
     /// Why this CONNECT is not let in, if it is not.
     fn judge(&self, connect: &Connect, peer: SocketAddr) -> Result<(), (Reason, &'static str)> {
+        if let Some(redirect) = self.settings.redirect {
+            return Err((
+                redirect,
+                "connect to the server of the Server Reference (mqtt.redirect)",
+            ));
+        }
         let loopback = peer.ip().to_canonical().is_loopback();
         let welcome = match self.settings.anonymous {
             Anonymous::Everybody => true,
@@ -233,11 +248,12 @@ impl Broker {
     }
 
     /// Answers a refused CONNECT in the client's version, then lets it go.
-    async fn refuse(&self, socket: TcpStream, version: Option<Version>, reason: Reason, text: &str, permit: Permit) {
-        metrics::counter!(telemetry::DISCONNECTS, "reason" => reason.to_string()).increment(1);
-        let mut wire = Wire::unconnected(Box::new(socket), permit, version.unwrap_or(Version::V311));
-        if version.is_some() {
-            wire.put(Outgoing::ConnAck(Box::new(ConnAck::refusal(reason, text))));
+    async fn refuse(&self, socket: TcpStream, answer: Option<Encoder>, ack: ConnAck, permit: Permit) {
+        metrics::counter!(telemetry::DISCONNECTS, "reason" => ack.reason.to_string()).increment(1);
+        let encoder = answer.unwrap_or(Encoder::new(Version::V311));
+        let mut wire = Wire::unconnected(Box::new(socket), permit, encoder);
+        if answer.is_some() {
+            wire.put(Outgoing::ConnAck(Box::new(ack)));
         }
         wire.linger().await;
     }

@@ -33,6 +33,7 @@ use crate::bus::Bus;
 use crate::bus::direct::Direct;
 use crate::hook::Hooks;
 use crate::model::id::IdClock;
+use crate::model::reason::Reason;
 use crate::mqtt::limits::Limits;
 use crate::telemetry;
 
@@ -68,6 +69,8 @@ pub struct Settings {
     pub half_open_max: usize,
     /// How long a new connection may take to send its CONNECT (`zone.external.idle_timeout`).
     pub idle_timeout: Duration,
+    /// The reason with which every client is sent to another server, if it is (`mqtt.redirect`).
+    pub redirect: Option<Reason>,
     /// Who is let in without a name (`allow_anonymous`).
     pub anonymous: Anonymous,
     /// Retained messages that the broker itself keeps, of topics that no rule stores.
@@ -87,6 +90,7 @@ impl Default for Settings {
             connection_rate_max: 1000,
             half_open_max: 4096,
             idle_timeout: Duration::from_secs(15),
+            redirect: None,
             anonymous: Anonymous::Loopback,
             retained_len_max: 1_000_000,
             retained_bytes_max: 256 * 1024 * 1024,

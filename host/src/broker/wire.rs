@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::listener::Permit;
 use crate::mqtt::codec::{self, Aliases, Decoder, Encoder, Malformed, Outbox};
 use crate::mqtt::limits::Limits;
-use crate::mqtt::packet::{Connect, Outgoing, Packet, Version};
+use crate::mqtt::packet::{Connect, Outgoing, Packet};
 
 /// A read takes at most so much: larger than what usually waits, so that a short read tells the end.
 const READ_BYTES: usize = 64 * 1024;
@@ -59,9 +59,7 @@ impl Wire {
         behind: Bytes,
         limits: &Limits,
     ) -> Self {
-        let mut wire = Self::unconnected(socket, permit, connect.version);
-        wire.encoder.packet_bytes_max = connect.packet_bytes_max;
-        wire.encoder.problem_info = connect.request_problem_info;
+        let wire = Self::unconnected(socket, permit, Encoder::from(connect));
         Self {
             unread: behind,
             packet_bytes_max: limits.packet_bytes_max,
@@ -71,14 +69,14 @@ impl Wire {
     }
 
     /// A socket whose CONNECT we refuse.
-    pub(super) fn unconnected(socket: Box<dyn Socket>, permit: Permit, version: Version) -> Self {
+    pub(super) fn unconnected(socket: Box<dyn Socket>, permit: Permit, encoder: Encoder) -> Self {
         Self {
             socket,
             unread: Bytes::new(),
             partial: BytesMut::new(),
             outbox: Outbox::new(),
-            decoder: Decoder::new(version),
-            encoder: Encoder::new(version),
+            decoder: Decoder::new(encoder.version),
+            encoder,
             aliases: None,
             packet_bytes_max: 0,
             permit,

@@ -1,5 +1,6 @@
 //! What one client may use, and what we tell it in CONNACK. One owner for every bound of a session.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::message::Qos;
@@ -61,6 +62,10 @@ pub struct Limits {
     pub receive_max: u16,
     /// Keep Alive in seconds that replaces the client's, if set (`mqtt.server_keepalive`).
     pub server_keep_alive_s: Option<u16>,
+    /// Another server, for clients that are sent there (`mqtt.server_reference`).
+    pub server_reference: Option<Arc<str>>,
+    /// Response Information for clients that ask for it (`mqtt.response_information`).
+    pub response_information: Option<Arc<str>>,
     /// Messages of QoS 1 and 2 on their way to a client (`zone.external.max_inflight`).
     pub inflight_max: u16,
     /// QoS 2 messages that a client may have sent without PUBREL, 0 for as many as there are packet
@@ -105,6 +110,8 @@ impl Default for Limits {
             topic_alias_out_max: 32,
             receive_max: 1024,
             server_keep_alive_s: None,
+            server_reference: None,
+            response_information: None,
             inflight_max: 100,
             awaiting_release_max: 0,
             queue_len_max: 1000,

@@ -188,6 +188,8 @@ pub enum Outgoing {
         reason: Reason,
         /// A sentence for the client's log, sent where it asked for problem information.
         text: Option<String>,
+        /// Another server to go to.
+        server_reference: Option<Arc<str>>,
     },
 }
 
@@ -212,6 +214,10 @@ pub struct ConnAck {
     pub topic_alias_max: u16,
     /// Server Keep Alive in seconds, where it differs from what was asked for.
     pub server_keep_alive_s: Option<u16>,
+    /// Response Information, where the client asked for it.
+    pub response_info: Option<Arc<str>>,
+    /// Another server to go to.
+    pub server_reference: Option<Arc<str>>,
 }
 
 impl ConnAck {
@@ -227,6 +233,8 @@ impl ConnAck {
             assigned_client_id: None,
             topic_alias_max: 0,
             server_keep_alive_s: None,
+            response_info: None,
+            server_reference: None,
         }
     }
 }

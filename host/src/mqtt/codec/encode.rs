@@ -8,6 +8,7 @@ use rmqtt_codec::error::EncodeError;
 use rmqtt_codec::{v3, v5};
 use tokio_util::codec::Encoder as _;
 
+use super::advice::{Carrier, advice};
 use super::outbox::Outbox;
 use super::write;
 use crate::model::reason::Reason;
@@ -63,7 +64,11 @@ impl Encoder {
             Outgoing::ConnAck(ack) => self.conn_ack(ack, out),
             Outgoing::SubAck { packet_id, reasons } => self.sub_ack(*packet_id, reasons, out),
             Outgoing::UnsubAck { packet_id, reasons } => self.unsub_ack(*packet_id, reasons, out),
-            Outgoing::Disconnect { reason, text } => self.disconnect(*reason, text.as_deref(), out),
+            Outgoing::Disconnect {
+                reason,
+                text,
+                server_reference,
+            } => self.disconnect(*reason, text.as_deref(), server_reference.as_deref(), out),
         }
     }
 
@@ -94,6 +99,28 @@ impl Encoder {
         let [high, low] = ack.packet_id.to_be_bytes();
         match ack.reason {
             reason if self.version == Version::V5 && reason != Reason::SUCCESS => {
+                let text = match ack.kind {
+                    AckKind::PubAck | AckKind::PubRec => advice(Carrier::Publish, reason),
+                    AckKind::PubRel | AckKind::PubComp => None,
+                };
+                if let Some(text) = text.filter(|_| self.problem_info) {
+                    // No text of ours makes a length that takes two bytes.
+                    let length = text.len() as u8;
+                    let head = [
+                        first,
+                        7 + length,
+                        high,
+                        low,
+                        reason.0,
+                        3 + length,
+                        REASON_STRING,
+                        0,
+                        length,
+                    ];
+                    if self.small(&[&head[..], text.as_bytes()].concat(), out).is_ok() {
+                        return Ok(());
+                    }
+                }
                 self.small(&[first, 3, high, low, reason.0], out)
             }
             _ => self.small(&[first, 2, high, low], out),
@@ -120,6 +147,8 @@ impl Encoder {
             assigned_client_id: ack.assigned_client_id.as_deref().map(Into::into),
             topic_alias_max: ack.topic_alias_max,
             server_keepalive_sec: ack.server_keep_alive_s,
+            response_info: ack.response_info.as_deref().map(Into::into),
+            server_reference: ack.server_reference.as_deref().map(Into::into),
             reason_string,
             ..v5::ConnectAck::default()
         };
@@ -136,15 +165,16 @@ impl Encoder {
             let status = status.collect();
             return self.write_v3(v3::Packet::SubscribeAck { packet_id, status }, out);
         }
-        let reasons = reasons.iter();
-        let status = reasons.map(|reason| code(*reason, v5::SubscribeAckReason::UnspecifiedError));
-        let packet = v5::SubscribeAck {
+        let codes = reasons.iter();
+        let status = codes.map(|reason| code(*reason, v5::SubscribeAckReason::UnspecifiedError));
+        let status: Vec<_> = status.collect();
+        let packet = |reason_string| v5::SubscribeAck {
             packet_id,
             properties: Vec::new(),
-            reason_string: None,
-            status: status.collect(),
+            reason_string,
+            status: status.clone(),
         };
-        self.write_v5(packet.into(), out)
+        self.write_with_text(first_advice(reasons), |text| packet(text).into(), out)
     }
 
     fn unsub_ack(&self, packet_id: u16, reasons: &[Reason], out: &mut Outbox) -> Result<(), TooLarge> {
@@ -152,26 +182,35 @@ impl Encoder {
         if self.version < Version::V5 {
             return self.write_v3(v3::Packet::UnsubscribeAck { packet_id }, out);
         }
-        let reasons = reasons.iter();
-        let status = reasons.map(|reason| code(*reason, v5::UnsubscribeAckReason::UnspecifiedError));
-        let packet = v5::UnsubscribeAck {
+        let codes = reasons.iter();
+        let status = codes.map(|reason| code(*reason, v5::UnsubscribeAckReason::UnspecifiedError));
+        let status: Vec<_> = status.collect();
+        let packet = |reason_string| v5::UnsubscribeAck {
             packet_id,
             properties: Vec::new(),
-            reason_string: None,
-            status: status.collect(),
+            reason_string,
+            status: status.clone(),
         };
-        self.write_v5(packet.into(), out)
+        self.write_with_text(first_advice(reasons), |text| packet(text).into(), out)
     }
 
-    fn disconnect(&self, reason: Reason, text: Option<&str>, out: &mut Outbox) -> Result<(), TooLarge> {
+    fn disconnect(
+        &self,
+        reason: Reason,
+        text: Option<&str>,
+        server_reference: Option<&str>,
+        out: &mut Outbox,
+    ) -> Result<(), TooLarge> {
         if self.version < Version::V5 {
             return Ok(()); // before MQTT 5 a server only closes
         }
         let reason_code = code(reason, v5::DisconnectReasonCode::UnspecifiedError);
         let packet = |reason_string| v5::Disconnect {
             reason_string,
+            server_reference: server_reference.map(Into::into),
             ..v5::Disconnect::new(reason_code)
         };
+        let text = text.or_else(|| advice(Carrier::Disconnect, reason));
         self.write_with_text(text, |text| packet(text).into(), out)
     }
 
@@ -213,6 +252,17 @@ impl Encoder {
         buffer.truncate(start);
         Err(self.too_large(bytes))
     }
+}
+
+/// The property of that name.
+const REASON_STRING: u8 = 0x1F;
+
+/// What to do about the first failure of several.
+fn first_advice(reasons: &[Reason]) -> Option<&'static str> {
+    let failures = reasons.iter().filter(|reason| reason.is_error());
+    failures
+        .into_iter()
+        .find_map(|reason| advice(Carrier::Subscribe, *reason))
 }
 
 /// What the packets that the crate writes usually take.

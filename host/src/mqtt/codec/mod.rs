@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use super::packet::Version;
 use crate::model::reason::Reason;
 
+mod advice;
 mod aliases;
 mod connect;
 mod decode;

@@ -138,6 +138,12 @@ impl Session {
             assigned_client_id: assigned.then(|| self.client.id.to_string()),
             topic_alias_max: self.limits.topic_alias_max,
             server_keep_alive_s: self.limits.server_keep_alive_s,
+            response_info: self
+                .limits
+                .response_information
+                .clone()
+                .filter(|_| connect.request_response_info),
+            server_reference: None,
         }
     }
 
@@ -171,11 +177,31 @@ impl Session {
 
     /// We end the connection: the client is told why, then it is as if it were lost.
     pub fn close(&mut self, reason: Reason, now: &mut Now<'_>, steps: &mut Steps) {
+        self.part(reason, None, None, now, steps);
+    }
+
+    /// The same, with a sentence that says more than the reason.
+    pub fn close_saying(&mut self, reason: Reason, text: &str, now: &mut Now<'_>, steps: &mut Steps) {
+        self.part(reason, Some(text.to_owned()), None, now, steps);
+    }
+
+    fn part(
+        &mut self,
+        reason: Reason,
+        text: Option<String>,
+        server_reference: Option<Arc<str>>,
+        now: &mut Now<'_>,
+        steps: &mut Steps,
+    ) {
         if self.link.is_none() {
             return;
         }
         if self.version == Version::V5 {
-            steps.push_back(Step::Send(Outgoing::Disconnect { reason, text: None }));
+            steps.push_back(Step::Send(Outgoing::Disconnect {
+                reason,
+                text,
+                server_reference,
+            }));
         }
         steps.push_back(Step::Close(reason));
         self.gone(reason, now, steps);
@@ -201,7 +227,12 @@ impl Session {
 
     /// The broker shuts down: the client is told, its will published unless it is kept, gathered positions written.
     pub fn shut_down(&mut self, now: &mut Now<'_>, steps: &mut Steps) {
-        self.close(Reason::SERVER_SHUTTING_DOWN, now, steps);
+        let elsewhere = self.limits.server_reference.clone();
+        let reason = match elsewhere {
+            Some(_) => Reason::USE_ANOTHER_SERVER,
+            None => Reason::SERVER_SHUTTING_DOWN,
+        };
+        self.part(reason, None, elsewhere, now, steps);
         // A will that is kept and not yet due waits for the next start, and its client may be back before.
         let waits = self.is_kept() && self.will.as_ref().and_then(|will| will.at) > Some(now.instant);
         if !waits {
@@ -231,7 +262,8 @@ impl Session {
         self.keep_left(now, steps);
         self.rests_at = self.is_kept().then_some(now.instant + self.limits.rest_after);
         self.tick_connection(now, steps);
-        if !self.over && reason != Reason::SERVER_SHUTTING_DOWN {
+        let stopping = [Reason::SERVER_SHUTTING_DOWN, Reason::USE_ANOTHER_SERVER].contains(&reason);
+        if !self.over && !stopping {
             self.offer_all(steps);
         }
     }

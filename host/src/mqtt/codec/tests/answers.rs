@@ -7,6 +7,7 @@ use rmqtt_codec::{types, v3, v5};
 use super::round_trips::{published, send, to_v3_client, to_v5_client};
 use super::*;
 use crate::model::reason::Reason;
+use crate::mqtt::codec::Encoder;
 use crate::mqtt::packet::{ConnAck, Outgoing};
 use Version::{V5, V31, V311};
 
@@ -22,6 +23,8 @@ fn a_client_reads_our_connack() {
         assigned_client_id: Some("auto-1".into()),
         topic_alias_max: 16,
         server_keep_alive_s: Some(45),
+        response_info: Some("replies/".into()),
+        server_reference: Some("other.example:1883".into()),
     };
     let v5::Packet::ConnectAck(read) = to_v5_client(&Outgoing::ConnAck(Box::new(ack.clone()))) else {
         panic!("no CONNACK")
@@ -44,6 +47,10 @@ fn a_client_reads_our_connack() {
         (Some("auto-1"), 16, Some(45))
     );
     assert_eq!(read.reason_string.as_deref(), Some("welcome"));
+    assert_eq!(
+        (read.response_info.as_deref(), read.server_reference.as_deref()),
+        (Some("replies/"), Some("other.example:1883"))
+    );
 
     for (reason, code) in [
         (0x00, 0),
@@ -76,6 +83,17 @@ fn a_client_reads_our_connack() {
     }
 }
 
+/// As it is written to a client that does not want reason strings.
+fn quietly(packet: &Outgoing) -> Vec<u8> {
+    let encoder = Encoder {
+        problem_info: false,
+        ..Encoder::new(V5)
+    };
+    let mut outbox = Outbox::new();
+    encoder.encode(packet, &mut outbox).unwrap();
+    written(&outbox)
+}
+
 #[test]
 fn a_client_reads_our_answers() {
     let reasons = vec![
@@ -90,27 +108,43 @@ fn a_client_reads_our_answers() {
         reasons: reasons.clone(),
     };
     // A reason that SUBACK cannot carry becomes an unspecified error.
-    assert_eq!(&send(V5, &sub_ack)[..], b"\x90\x08\x12\x34\x00\x00\x02\x8F\x97\x80");
-    assert!(matches!(to_v5_client(&sub_ack), v5::Packet::SubscribeAck(_)));
+    assert_eq!(quietly(&sub_ack), b"\x90\x08\x12\x34\x00\x00\x02\x8F\x97\x80");
+    let v5::Packet::SubscribeAck(read) = to_v5_client(&sub_ack) else {
+        panic!("no SUBACK")
+    };
+    let text = read.reason_string.expect("two filters were refused");
+    assert!(
+        text.contains("mqtt.max_topic_levels"),
+        "{text}: about the first of them"
+    );
     assert_eq!(&send(V311, &sub_ack)[..], b"\x90\x07\x12\x34\x00\x02\x80\x80\x80");
     let unsub_ack = Outgoing::UnsubAck {
         packet_id: 0x1234,
         reasons: vec![Reason(0), Reason(0x11), Reason(0x8F)],
     };
-    assert_eq!(&send(V5, &unsub_ack)[..], b"\xB0\x06\x12\x34\x00\x00\x11\x8F");
+    assert_eq!(quietly(&unsub_ack), b"\xB0\x06\x12\x34\x00\x00\x11\x8F");
     assert_eq!(&send(V311, &unsub_ack)[..], b"\xB0\x02\x12\x34");
     assert_eq!(to_v5_client(&Outgoing::Pong), v5::Packet::PingResponse);
     assert_eq!(to_v3_client(&Outgoing::Pong), v3::Packet::PingResponse);
     let bye = Outgoing::Disconnect {
         reason: Reason::SESSION_TAKEN_OVER,
         text: Some("elsewhere".into()),
+        server_reference: Some("other.example".into()),
     };
     let v5::Packet::Disconnect(read) = to_v5_client(&bye) else {
         panic!("no DISCONNECT")
     };
     assert_eq!(
-        (read.reason_code, read.reason_string.as_deref()),
-        (v5::DisconnectReasonCode::SessionTakenOver, Some("elsewhere"))
+        (
+            read.reason_code,
+            read.reason_string.as_deref(),
+            read.server_reference.as_deref()
+        ),
+        (
+            v5::DisconnectReasonCode::SessionTakenOver,
+            Some("elsewhere"),
+            Some("other.example")
+        )
     );
     assert!(send(V311, &bye).is_empty());
 }

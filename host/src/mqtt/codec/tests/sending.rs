@@ -173,6 +173,7 @@ fn a_reason_string_is_left_out_where_it_does_not_fit_or_is_not_wanted() {
     let bye = |text: &str| Outgoing::Disconnect {
         reason: Reason::SERVER_BUSY,
         text: Some(text.into()),
+        server_reference: None,
     };
     let with_text = b"\xE0\x07\x89\x05\x1F\x00\x02hi".to_vec();
     let without = b"\xE0\x02\x89\x00".to_vec();
@@ -199,9 +200,36 @@ fn a_reason_string_is_left_out_where_it_does_not_fit_or_is_not_wanted() {
         assigned_client_id: None,
         topic_alias_max: 0,
         server_keep_alive_s: None,
+        response_info: None,
+        server_reference: None,
     };
     let bytes = send(limited(50), &Outgoing::ConnAck(Box::new(refusal)));
     assert_eq!(bytes.as_deref(), Ok(&b"\x20\x08\x00\x87\x05\x27\x00\x00\x00\x64"[..]));
+}
+
+#[test]
+fn a_refused_message_is_answered_with_what_to_do_where_that_fits_and_is_wanted() {
+    let refused = Outgoing::Ack(Ack {
+        kind: AckKind::PubRec,
+        packet_id: 1,
+        reason: Reason::NOT_AUTHORIZED,
+    });
+    let text = b"only the broker publishes below $SYS";
+    let with_text = [b"\x50\x2B\x00\x01\x87\x27\x1F\x00\x24", &text[..]].concat();
+    let without = b"\x50\x03\x00\x01\x87".to_vec();
+    let silent = Encoder {
+        problem_info: false,
+        ..Encoder::new(V5)
+    };
+    for (encoder, expected) in [
+        (Encoder::new(V5), with_text.clone()),
+        (limited(45), with_text),
+        (limited(44), without.clone()),
+        (silent, without),
+        (Encoder::new(V311), b"\x50\x02\x00\x01".to_vec()),
+    ] {
+        assert_eq!(send(encoder, &refused), Ok(expected));
+    }
 }
 
 #[test]
