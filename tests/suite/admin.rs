@@ -323,7 +323,7 @@ async fn over_tcp_there_are_figures_but_no_plugins() {
     let answer = door.get("/metrics").await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(
-        answer.contains("# HELP sessions Sessions, connected or not.") && answer.contains("\nsessions 7\n"),
+        answer.contains("# HELP sessions Sessions in memory") && answer.contains("\nsessions 7\n"),
         "{answer}"
     );
     for (method, path) in [("GET", "/plugins"), ("POST", "/plugins/emqx_backend_sqlite/unload")] {
