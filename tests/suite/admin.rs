@@ -10,8 +10,10 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use hookline::admin::clients::{ClientPage, Clients};
 use hookline::admin::store::{StoreStatus, Stores};
 use hookline::admin::{self, Control, Error, Health, Listeners, Phase, Plugin, PoolHealth, PoolState, socket_path};
+use hookline::model::report::SessionReport;
 use hookline::store::backup::{Backup, Wanted};
 use hookline::store::upkeep::Watch;
 use hookline::telemetry;
@@ -105,6 +107,24 @@ impl Stores for Plugins {
     }
 }
 
+/// A broker without clients.
+struct Nobody;
+
+#[async_trait]
+impl Clients for Nobody {
+    async fn list(&self, _: Option<&str>, _: usize) -> ClientPage {
+        ClientPage::default()
+    }
+
+    async fn show(&self, _: &str) -> Result<Option<SessionReport>, String> {
+        Ok(None)
+    }
+
+    async fn kick(&self, _: &str) -> Result<bool, String> {
+        Ok(false)
+    }
+}
+
 /// A door on a folder of its own, with [`Plugins`] behind it.
 struct Door {
     data: TempDir,
@@ -138,6 +158,7 @@ impl Door {
         admin::serve(
             listeners,
             plugins.clone(),
+            Arc::new(Nobody),
             telemetry::init_metrics().unwrap(),
             &tracker,
             &stop,

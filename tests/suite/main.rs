@@ -23,6 +23,7 @@ mod kept;
 mod limits;
 mod lookup;
 mod offline;
+mod operator;
 mod publish;
 mod readme;
 mod retain;

@@ -1,6 +1,7 @@
-//! The operator's door: health, metrics and plugins over HTTP. What happens behind it is [`Control`]'s; who may do it is
-//! decided by the door: plugins only through the Unix socket in the data folder, which is its owner's alone.
+//! The operator's door: health, metrics, plugins and clients over HTTP. What happens behind it is [`Control`]'s and
+//! [`clients::Clients`]'; who may do it is decided by the door: plugins and clients only through the Unix socket in the data folder, which is its owner's alone.
 
+pub mod clients;
 mod door;
 mod routes;
 pub mod store;
@@ -120,12 +121,14 @@ pub enum PoolState {
 pub fn serve(
     listeners: Listeners,
     control: Arc<dyn Control>,
+    clients: Arc<dyn clients::Clients>,
     metrics: PrometheusHandle,
     tracker: &TaskTracker,
     stop: &CancellationToken,
 ) {
     let state = routes::Shared {
         control,
+        clients,
         metrics,
         tracker: tracker.clone(),
     };

@@ -13,12 +13,14 @@ use serde_json::json;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
+use super::clients::Clients;
 use super::{Control, Health, Phase, Plugins, PoolState, REQUEST_TIME, Verb};
 
 /// What handlers share.
 #[derive(Clone)]
 pub(super) struct Shared {
     pub(super) control: Arc<dyn Control>,
+    pub(super) clients: Arc<dyn Clients>,
     pub(super) metrics: PrometheusHandle,
     pub(super) tracker: TaskTracker,
 }
@@ -29,10 +31,11 @@ pub(super) fn for_owner(shared: Shared) -> Router {
         .route("/plugins", get(plugins))
         .route("/plugins/{name}/{verb}", post(change))
         .merge(super::store::routes())
+        .merge(super::clients::routes())
         .fallback(async || {
             unknown(
-                "there are /health, /metrics, /plugins, /plugins/NAME/load, unload and reload, /store, /store/check and \
-                 /store/backup",
+                "there are /health, /metrics, /plugins, /plugins/NAME/load, unload and reload, /store, /store/check, \
+                 /store/backup, /clients, /clients/ID and /clients/ID/kick",
             )
         })
         .with_state(shared)

@@ -1,5 +1,6 @@
 //! Wires everything: configuration → floors → a running broker → drain. The only place that knows all floors.
 
+mod clients;
 mod marks;
 mod plugins;
 mod settings;
@@ -101,6 +102,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     admin::serve(
         door,
         Arc::clone(&plugins) as Arc<dyn admin::Control>,
+        Arc::clone(&broker) as Arc<dyn admin::clients::Clients>,
         metrics,
         &tracker,
         &stop,

@@ -86,6 +86,11 @@ impl Clients {
         true
     }
 
+    /// Looks at all of them, under the lock.
+    pub(super) fn with_all<T>(&self, look: impl FnOnce(&HashMap<ClientId, Arc<Mailbox>>) -> T) -> T {
+        look(&self.mailboxes.lock())
+    }
+
     /// How many sessions there are.
     pub(super) fn count(&self) -> usize {
         self.mailboxes.lock().len()

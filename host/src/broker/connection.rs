@@ -336,6 +336,8 @@ impl Connection {
             Item::Loaded(loaded) => self.loaded(loaded).await,
             Item::Due => self.look_after(),
             Item::Offer(group) => self.act(|session, _, steps| session.offer(&group, steps)),
+            Item::Report(depth, answer) => self.report(depth, answer),
+            Item::Kick(answer) => self.kick(answer),
             Item::Arrival(arrival) => self.arrive(arrival).await,
             Item::ShutDown(patience) => self.leave_at = Some(Instant::now() + patience.min(LAST_ANSWERS)),
         }

@@ -6,12 +6,14 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use super::arrival::Arrival;
 use crate::model::delivery::{Page, Position, Run, Settle, Settled, Ticket};
 use crate::model::event::Effect;
+use crate::model::report::SessionReport;
 use crate::model::session::{Keeping, SavedSession};
-use crate::mqtt::session::{ReadId, SubId};
+use crate::mqtt::session::{Depth, ReadId, SubId};
 
 /// Live messages, and which of the session's subscriptions they match.
 pub(super) type Live = (Arc<Run>, Arc<[SubId]>);
@@ -37,6 +39,10 @@ pub(super) enum Item {
     Effect(Effect),
     /// A member of this group has come: what waits here is for it.
     Offer(Arc<str>),
+    /// An operator asks how the session is.
+    Report(Depth, oneshot::Sender<SessionReport>),
+    /// An operator closes the connection; answered with whether there was one.
+    Kick(oneshot::Sender<bool>),
     /// The client connected (again).
     Arrival(Box<Arrival>),
     /// The broker shuts down: open gates get so long.
@@ -145,6 +151,11 @@ impl Mailbox {
     pub(super) fn is_pressed(&self) -> bool {
         let slot = self.slot.lock();
         slot.messages > self.bounds.messages_max / 2 || slot.bytes > self.bounds.bytes_max / 2
+    }
+
+    /// Live messages that wait in it.
+    pub(super) fn len(&self) -> usize {
+        self.slot.lock().messages
     }
 
     pub(super) fn is_online(&self) -> bool {

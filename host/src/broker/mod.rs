@@ -2,6 +2,7 @@
 
 mod absent;
 mod arrival;
+mod census;
 mod clients;
 mod connection;
 mod dispatch;
@@ -47,6 +48,7 @@ use reads::Reads;
 use retained::Retained;
 use routes::Routes;
 
+pub use census::{Busy, Census};
 pub use listener::Anonymous;
 
 /// What the broker as a whole is told by `hookline.conf`; what concerns one client is in [`Limits`].

@@ -149,9 +149,10 @@ fn unreachable(data: &Path, error: &io::Error) -> Closed {
     }
 }
 
-/// A value for a query (RFC 3986): whatever is not surely harmless is written as its bytes.
+/// A value for a query, or one segment of a path (RFC 3986): whatever is not surely harmless is written as its bytes.
+/// A dot is, too: a segment of dots means another path.
 pub(super) fn escape(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'/');
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~');
     let byte = |byte: u8| match plain(byte) {
         true => char::from(byte).to_string(),
         false => format!("%{byte:02X}"),
@@ -164,8 +165,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_of_a_query_is_escaped() {
-        assert_eq!(escape("/a-b_c.d~e/1"), "/a-b_c.d~e/1");
+    fn a_value_of_a_query_and_a_segment_of_a_path_are_escaped() {
+        assert_eq!(escape("sensor-1_a~"), "sensor-1_a~");
+        assert_eq!(escape("../a?"), "%2E%2E%2Fa%3F");
         assert_eq!(escape("a b&c=d%é\n"), "a%20b%26c%3Dd%25%C3%A9%0A");
     }
 }

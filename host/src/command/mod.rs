@@ -2,6 +2,7 @@
 
 mod check;
 mod client;
+mod clients;
 mod door;
 mod format;
 mod plugins;
@@ -35,6 +36,8 @@ enum Command {
     Plugins(plugins::Args),
     /// Look after what a host stores: its state, a check, a backup
     Store(store::Args),
+    /// Show who is connected to a running host, or close somebody's connection
+    Clients(clients::Args),
     /// Publish a message, with mosquitto_pub's flags
     Pub(Box<publish::Args>),
     /// Subscribe and print what arrives, with mosquitto_sub's flags
@@ -49,6 +52,7 @@ impl Cli {
             Command::Check(args) => check::run(args),
             Command::Plugins(args) => plugins::run(args).await,
             Command::Store(args) => store::run(args).await,
+            Command::Clients(args) => clients::run(args).await,
             Command::Pub(args) => publish::run(*args).await,
             Command::Sub(args) => subscribe::run(*args).await,
         };

@@ -8,6 +8,8 @@ pub mod id;
 pub mod message;
 pub mod properties;
 pub mod reason;
+pub mod report;
 pub mod session;
 pub mod topic;
+pub mod utc;
 pub mod value;

@@ -11,8 +11,9 @@ mod pages;
 mod publish;
 mod reader;
 mod replay;
-mod rest;
+mod report;
 mod reserved;
+mod rest;
 mod subscribe;
 mod watermark;
 
@@ -39,6 +40,7 @@ use keep::Keeper;
 use outbound::Outbound;
 use publish::Received;
 use reader::Readers;
+pub use report::Depth;
 pub use reserved::is_reserved;
 use subscribe::Subscriptions;
 

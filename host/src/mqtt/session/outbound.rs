@@ -102,6 +102,11 @@ impl Outbound {
         in_turn && self.sent.len() < self.window && !self.exchanges.is_full()
     }
 
+    /// How many messages wait for the window, and their bytes.
+    pub(super) fn waiting(&self) -> (usize, usize) {
+        (self.queue.len(), self.queue_bytes)
+    }
+
     /// Whether nothing waits for the window.
     pub(super) fn is_queue_empty(&self) -> bool {
         self.queue.is_empty()

@@ -48,6 +48,11 @@ impl Received {
             .collect();
     }
 
+    /// QoS 2 messages without PUBREL.
+    pub(super) fn count_unreleased(&self) -> usize {
+        self.unreleased.len()
+    }
+
     /// Whether no answer waits for a resend.
     pub(super) fn has_told_all(&self) -> bool {
         self.unheard.is_empty() && self.unreleased.values().all(|known| !known.is_ending)
