@@ -1,6 +1,5 @@
 //! `hookline clients`: who is connected to the running host, how one of them is, and that it goes.
 
-use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -230,6 +229,11 @@ fn in_full(report: &SessionReport) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_terminal_need_not_obey_a_client_id() {
+        assert_eq!(shown("a\u{1b}[31mb\n"), "a\\u{1b}[31mb\\n");
+    }
 
     #[test]
     fn columns_are_as_wide_as_what_is_in_them() {
