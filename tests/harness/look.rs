@@ -87,6 +87,24 @@ impl Host {
         assert!(agreed.is_ok(), "{query}\n  answers {seen:?}\n  and never {wanted:?}");
     }
 
+    /// Waits until the session of this client rests in the store. It tells nobody, so this asks again.
+    pub async fn rests(&self, client: &str) {
+        let mut again = tokio::time::interval(Duration::from_millis(50));
+        let rests = async {
+            loop {
+                again.tick().await;
+                if self
+                    .get(&format!("/sessions/{client}"))
+                    .await
+                    .contains("\"at_rest\":true")
+                {
+                    return;
+                }
+            }
+        };
+        within(format!("the session of {client} to rest"), rests).await;
+    }
+
     /// The sum of a metric over its labels; `metric(r#"acked{how="stored"}"#)` takes those that have the label.
     pub async fn metric(&self, wanted: &str) -> f64 {
         let (name, label) = wanted.split_once('{').unwrap_or((wanted, ""));

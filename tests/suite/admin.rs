@@ -123,6 +123,18 @@ impl Clients for Nobody {
     async fn kick(&self, _: &str) -> Result<bool, String> {
         Ok(false)
     }
+
+    async fn sessions(&self, _: Option<&str>, _: usize) -> Result<ClientPage, String> {
+        Ok(ClientPage::default())
+    }
+
+    async fn session(&self, _: &str) -> Result<Option<SessionReport>, String> {
+        Ok(None)
+    }
+
+    async fn delete(&self, _: &str) -> Result<bool, String> {
+        Ok(false)
+    }
 }
 
 /// A door on a folder of its own, with [`Plugins`] behind it.

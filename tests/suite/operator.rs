@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 use crate::harness::host::Host;
-use crate::harness::raw::{Hello, Said};
+use crate::harness::raw::{Hello, Raw, Said};
 use crate::harness::{BOTH, Mqtt};
 
 async fn clients(host: &Host, arguments: &[&str]) -> Output {
@@ -136,4 +136,90 @@ async fn a_client_that_is_kicked_is_told_and_keeps_its_session() {
         let back = host.raw(Hello::persistent(mqtt, "a b")).await;
         assert!(back.session_present);
     }
+}
+
+async fn sessions(host: &Host, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hookline"));
+    command.arg("sessions").args(arguments).arg("--data").arg(host.data());
+    let run = tokio::task::spawn_blocking(move || command.output());
+    run.await.expect("it does not panic").expect("the binary is there")
+}
+
+/// The sessions of a page: who, connected or not, at rest or not.
+async fn listed(host: &Host, arguments: &[&str]) -> Vec<(String, bool, bool)> {
+    let output = sessions(host, &[&["list", "--json"], arguments].concat()).await;
+    assert!(output.status.success(), "{output:?}");
+    let page: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let session = |session: &Value| {
+        let said = |key: &str| session[key].as_bool().expect("true or false");
+        let id = session["client_id"].as_str().expect("text").to_owned();
+        (id, said("connected"), said("at_rest"))
+    };
+    page["clients"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(session)
+        .collect()
+}
+
+/// A connected clean client, a connected one with a kept session, and one whose session rests in the store.
+async fn three_sessions() -> (Host, Vec<Raw>) {
+    let host = Host::start().await;
+    let mut resting = host.raw(Hello::persistent(Mqtt::V5, "b rests")).await;
+    resting.subscribe("halls/#", 1).await;
+    resting.publish(7, 2, "elsewhere", "half done").await;
+    assert_eq!(resting.next().await, Said::PubRec(7, 0));
+    resting.disconnect(0).await;
+    host.rests("b%20rests").await;
+    let clean = host.raw(Hello::clean(Mqtt::V311, "a clean")).await;
+    let mut kept = host.raw(Hello::persistent(Mqtt::V5, "c kept")).await;
+    kept.subscribe("rooms/+", 2).await;
+    (host, vec![clean, kept])
+}
+
+#[tokio::test]
+async fn sessions_are_listed_wherever_they_are() {
+    let (host, _connected) = three_sessions().await;
+    let all = [
+        ("a clean".to_owned(), true, false),
+        ("b rests".to_owned(), false, true),
+        ("c kept".to_owned(), true, false),
+    ];
+    assert_eq!(listed(&host, &[]).await, all);
+    assert_eq!(listed(&host, &["--limit", "1", "--after", "a clean"]).await, all[1..2]);
+    let shown = sessions(&host, &["show", "b rests"]).await;
+    let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+    for line in ["at rest since", "halls/# qos 1", "unreleased    1", "pubsub position"] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    let nobody = sessions(&host, &["show", "nobody"]).await;
+    let told = String::from_utf8_lossy(&nobody.stderr);
+    assert!(
+        !nobody.status.success() && told.contains("no session of nobody"),
+        "{told}"
+    );
+}
+
+#[tokio::test]
+async fn a_deleted_session_is_gone_wherever_it_was() {
+    let (host, mut connected) = three_sessions().await;
+    for id in ["a clean", "b rests", "c kept"] {
+        let deleted = sessions(&host, &["delete", id]).await;
+        assert!(deleted.status.success(), "{deleted:?}");
+        assert_eq!(
+            host.count(&format!("select count(*) from mqtt_session where clientid = '{id}'"))
+                .await,
+            0
+        );
+        let again = sessions(&host, &["delete", id]).await;
+        assert!(!again.status.success(), "{id} is gone");
+    }
+    assert_eq!(connected[0].rest().await, []);
+    assert_eq!(connected[1].rest().await, [Said::Disconnect(0x98)]);
+    assert_eq!(listed(&host, &[]).await, []);
+    for table in ["mqtt_session_sub", "mqtt_session_qos2", "mqtt_acked"] {
+        assert_eq!(host.count(&format!("select count(*) from {table}")).await, 0, "{table}");
+    }
+    assert!(!host.raw(Hello::persistent(Mqtt::V5, "c kept")).await.session_present);
 }

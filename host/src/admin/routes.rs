@@ -35,7 +35,7 @@ pub(super) fn for_owner(shared: Shared) -> Router {
         .fallback(async || {
             unknown(
                 "there are /health, /metrics, /plugins, /plugins/NAME/load, unload and reload, /store, /store/check, \
-                 /store/backup, /clients, /clients/ID and /clients/ID/kick",
+                 /store/backup, /clients, /clients/ID, /clients/ID/kick, /sessions, /sessions/ID and /sessions/ID/delete",
             )
         })
         .with_state(shared)

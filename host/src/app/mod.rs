@@ -102,7 +102,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     admin::serve(
         door,
         Arc::clone(&plugins) as Arc<dyn admin::Control>,
-        Arc::clone(&broker) as Arc<dyn admin::clients::Clients>,
+        Arc::new(clients::Registry(Arc::clone(&broker))) as Arc<dyn admin::clients::Clients>,
         metrics,
         &tracker,
         &stop,

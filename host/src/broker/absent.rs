@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::Broker;
 use super::connection::Connection;
+use super::mailbox::Item;
 
 /// How often the store is asked. Wills and expiries are counted in seconds.
 const EVERY: Duration = Duration::from_secs(1);
@@ -23,7 +24,7 @@ pub(super) async fn look_after(broker: Arc<Broker>) {
         // While the store is away nothing of it can be read; its pool says so in the log.
         let due = pool.due_sessions(SystemTime::now(), AT_ONCE).await;
         for client in due.unwrap_or_default() {
-            if let Some(mailbox) = broker.clients.wake(&client) {
+            if let Some(mailbox) = broker.clients.wake(&client, Item::Due) {
                 let connection = Connection::new(Arc::clone(&broker), client, mailbox);
                 broker.tracker.spawn(connection.run());
             }

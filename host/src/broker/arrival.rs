@@ -84,7 +84,7 @@ impl Connection {
         }
     }
 
-    fn load(&mut self) {
+    pub(super) fn load(&mut self) {
         self.loading = true;
         self.broker.reads.session(&self.mailbox, self.id.clone());
     }
@@ -94,6 +94,8 @@ impl Connection {
         self.loading = false;
         match loaded {
             Err(()) => {
+                // Their answers end with them: operators hear that it did not work.
+                self.deleting.clear();
                 if let Some(waiting) = self.waiting.take() {
                     self.turn_away(waiting);
                 }
@@ -102,9 +104,11 @@ impl Connection {
                 if let Some(waiting) = &mut self.waiting {
                     waiting.nothing_kept = true;
                 }
+                self.delete_what_was_kept().await;
             }
             Ok(Some(kept)) => self.restore(*kept).await,
         }
+        self.delete_on().await;
         self.let_in().await;
     }
 
@@ -121,12 +125,16 @@ impl Connection {
         match starts_clean {
             Some(true) => self.end_session().await,
             Some(false) => {}
+            None => {}
+        }
+        self.delete_what_was_kept().await;
+        if self.waiting.is_none() {
             // Nobody is there for it: it goes on in the store.
-            None => self.drop_session(),
+            self.drop_session();
         }
     }
 
-    async fn end_session(&mut self) {
+    pub(super) async fn end_session(&mut self) {
         self.act(|session, now, steps| {
             if !session.is_over() {
                 session.end(now, steps)

@@ -19,9 +19,9 @@ use crate::mqtt::session::{Depth, Session};
 /// How long sessions may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// A page of reports is not longer than this, but has one at least.
-const PAGE_BYTES_MAX: usize = 512 * 1024;
+pub(super) const PAGE_BYTES_MAX: usize = 512 * 1024;
 /// What a report takes beside its texts.
-const REPORT_BYTES: usize = 600;
+pub(super) const REPORT_BYTES: usize = 600;
 
 /// Some of the connected clients, by client identifier.
 #[derive(Debug, Default)]
@@ -74,13 +74,15 @@ impl Broker {
     /// # Errors
     /// When it does not answer in time.
     pub async fn session(&self, id: &str) -> Result<Option<SessionReport>, Busy> {
+        let bytes_max = PAGE_BYTES_MAX;
+        self.ask_session(id, Depth::Everything { bytes_max }).await
+    }
+
+    pub(super) async fn ask_session(&self, id: &str, depth: Depth) -> Result<Option<SessionReport>, Busy> {
         let Some(mailbox) = self.clients.find(&id.into()) else {
             return Ok(None);
         };
-        let everything = Depth::Everything {
-            bytes_max: PAGE_BYTES_MAX,
-        };
-        let answer = ask(&mailbox, everything);
+        let answer = ask(&mailbox, depth);
         let answer = timeout_at(Instant::now() + PATIENCE, answer).await.map_err(|_| Busy)?;
         Ok(answer.ok())
     }
@@ -135,6 +137,20 @@ impl Connection {
 impl Clients {
     fn find(&self, id: &ClientId) -> Option<Arc<Mailbox>> {
         self.with_all(|mailboxes| mailboxes.get(id).cloned())
+    }
+
+    /// The first so many clients with a session in memory, by identifier.
+    pub(super) fn after(&self, after: Option<&str>, limit: usize) -> Vec<ClientId> {
+        let mut found: Vec<ClientId> = self.with_all(|mailboxes| {
+            let behind = mailboxes.keys();
+            behind
+                .filter(|id| after.is_none_or(|after| id.as_str() > after))
+                .cloned()
+                .collect()
+        });
+        found.sort_unstable();
+        found.truncate(limit);
+        found
     }
 
     /// The first so many connected clients, by identifier.

@@ -63,15 +63,16 @@ impl Clients {
         Some((id, mailbox))
     }
 
-    /// Answers the mailbox of a session that is to be started because something of it is due; `None` where it has a
-    /// task, which sees to that by itself.
-    pub(super) fn wake(&self, id: &ClientId) -> Option<Arc<Mailbox>> {
+    /// Gives a session an order, whether or not it is in memory. Answers the mailbox of one that is to be started;
+    /// `None` where it has a task.
+    pub(super) fn wake(&self, id: &ClientId, order: Item) -> Option<Arc<Mailbox>> {
         let mut mailboxes = self.mailboxes.lock();
-        if mailboxes.contains_key(id) {
+        if let Some(known) = mailboxes.get(id) {
+            known.push(order);
             return None;
         }
         let mailbox = Arc::new(Mailbox::new(self.bounds));
-        mailbox.push(Item::Due);
+        mailbox.push(order);
         mailboxes.insert(id.clone(), Arc::clone(&mailbox));
         Some(mailbox)
     }
@@ -79,7 +80,7 @@ impl Clients {
     /// A session is over. False where somebody arrived in the meantime: then its task goes on.
     pub(super) fn leave(&self, id: &ClientId, mailbox: &Arc<Mailbox>) -> bool {
         let mut mailboxes = self.mailboxes.lock();
-        if mailbox.awaits_arrival() {
+        if mailbox.has_orders() {
             return false;
         }
         mailboxes.remove(id);

@@ -13,8 +13,10 @@ use tokio::time::Sleep;
 use super::Broker;
 use super::arrival::Waiting;
 use super::figures::{self, Figures};
+
 use super::mailbox::{Item, Keeps, Live, Mailbox};
 use super::quota::Quota;
+use super::registry::Deleting;
 use super::wire::Wire;
 use crate::bus::Link;
 use crate::model::delivery::{Run, Settle, Settled, Ticket, Window};
@@ -45,6 +47,8 @@ pub(super) struct Connection {
     pub(super) waiting: Option<Waiting>,
     /// The store was asked for the session that it keeps.
     pub(super) loading: bool,
+    /// Operators who wait until nothing is left of the session.
+    pub(super) deleting: Vec<Deleting>,
     pub(super) link: Box<dyn Link>,
     pub(super) session: Option<Session>,
     /// Sessions that ended before their messages were stored: their results are counted, and routed for.
@@ -105,6 +109,7 @@ impl Connection {
             keeping: 0,
             waiting: None,
             loading: false,
+            deleting: Vec::new(),
             broker,
             id,
             mailbox,
@@ -145,7 +150,7 @@ impl Connection {
     fn is_over(&self) -> bool {
         let over = self.session.as_ref().is_none_or(Session::is_over) && self.wire.is_none();
         let written = self.keeping == 0 || self.leave_at.is_some();
-        over && written && self.former.is_empty() && self.waiting.is_none() && !self.loading
+        over && written && self.former.is_empty() && self.waiting.is_none() && self.deleting.is_empty() && !self.loading
     }
 
     /// Waits for anything that gives this session something to do. Everything polled here is safe to drop.
@@ -331,6 +336,7 @@ impl Connection {
             Item::Kept(id, there) => {
                 self.keeping = self.keeping.saturating_sub(1);
                 self.act(|session, now, steps| session.kept(id, there, now, steps));
+                self.delete_on().await;
                 self.let_in().await;
             }
             Item::Loaded(loaded) => self.loaded(loaded).await,
@@ -338,6 +344,7 @@ impl Connection {
             Item::Offer(group) => self.act(|session, _, steps| session.offer(&group, steps)),
             Item::Report(depth, answer) => self.report(depth, answer),
             Item::Kick(answer) => self.kick(answer),
+            Item::Delete(answer) => self.delete(answer).await,
             Item::Arrival(arrival) => self.arrive(arrival).await,
             Item::ShutDown(patience) => self.leave_at = Some(Instant::now() + patience.min(LAST_ANSWERS)),
         }

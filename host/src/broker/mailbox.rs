@@ -43,6 +43,8 @@ pub(super) enum Item {
     Report(Depth, oneshot::Sender<SessionReport>),
     /// An operator closes the connection; answered with whether there was one.
     Kick(oneshot::Sender<bool>),
+    /// The session is to end, and somebody wants to know when nothing is left of it.
+    Delete(oneshot::Sender<bool>),
     /// The client connected (again).
     Arrival(Box<Arrival>),
     /// The broker shuts down: open gates get so long.
@@ -138,13 +140,13 @@ impl Mailbox {
         std::mem::take(&mut slot.overflowed)
     }
 
-    /// Whether a connection waits in it.
-    pub(super) fn awaits_arrival(&self) -> bool {
+    /// Whether a connection or an operator waits in it.
+    pub(super) fn has_orders(&self) -> bool {
         self.slot
             .lock()
             .items
             .iter()
-            .any(|item| matches!(item, Item::Arrival(_)))
+            .any(|item| matches!(item, Item::Arrival(_) | Item::Delete(_)))
     }
 
     /// Whether it is half full: its session should get to run.

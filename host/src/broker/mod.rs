@@ -13,6 +13,7 @@ mod mailbox;
 mod presence;
 mod quota;
 mod reads;
+mod registry;
 mod retained;
 mod routes;
 mod shares;

@@ -51,7 +51,7 @@ enum Action {
     },
 }
 
-fn parse_limit(text: &str) -> Result<usize, String> {
+pub(super) fn parse_limit(text: &str) -> Result<usize, String> {
     let limit = text.parse().ok().filter(|limit| (1..=PAGE_MAX).contains(limit));
     limit.ok_or_else(|| format!("a whole number from 1 to {PAGE_MAX}"))
 }
@@ -63,25 +63,11 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
             let after = after.map(|id| format!("&after={}", escape(&id)));
             let path = format!("/clients?limit={limit}{}", after.unwrap_or_default());
             let answer = ask(&args.data, Method::GET, &path).await?;
-            if json {
-                return print(&format!("{}\n", String::from_utf8_lossy(&answer)));
-            }
-            let page: ClientPage = read(&answer)?;
-            print(&table(&page))?;
-            for id in &page.late {
-                say(format_args!("client {id} did not answer in time"));
-            }
-            if let Some(last) = &page.more_after {
-                say(format_args!("there are more: --after '{last}'"));
-            }
-            Ok(())
+            show_page(&answer, json, table)
         }
         Action::Show { id, json } => {
             let answer = ask(&args.data, Method::GET, &format!("/clients/{}", escape(&id))).await?;
-            match json {
-                true => print(&format!("{}\n", String::from_utf8_lossy(&answer))),
-                false => print(&in_full(&read(&answer)?)),
-            }
+            show_one(&answer, json)
         }
         Action::Kick { id } => {
             let answer = ask(&args.data, Method::POST, &format!("/clients/{}/kick", escape(&id))).await?;
@@ -90,12 +76,36 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     }
 }
 
+/// A page as it came, or as a table.
+pub(super) fn show_page(answer: &[u8], json: bool, table: impl Fn(&ClientPage) -> String) -> Result<(), Failure> {
+    if json {
+        return print(&format!("{}\n", String::from_utf8_lossy(answer)));
+    }
+    let page: ClientPage = read(answer)?;
+    print(&table(&page))?;
+    for id in &page.late {
+        say(format_args!("{} did not answer in time", shown(id)));
+    }
+    if let Some(last) = &page.more_after {
+        say(format_args!("there are more: --after '{}'", shown(last)));
+    }
+    Ok(())
+}
+
+/// One report as it came, or a line a thing.
+pub(super) fn show_one(answer: &[u8], json: bool) -> Result<(), Failure> {
+    match json {
+        true => print(&format!("{}\n", String::from_utf8_lossy(answer))),
+        false => print(&in_full(&read(answer)?)),
+    }
+}
+
 fn read<'a, T: serde::Deserialize<'a>>(answer: &'a [u8]) -> Result<T, Failure> {
     serde_json::from_slice(answer).map_err(|error| Failure::new(format!("the host's answer cannot be read: {error}")))
 }
 
 /// Text that may come from a client: a terminal must not obey it.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     text.chars()
         .flat_map(|c| {
             if c.is_control() {
@@ -107,7 +117,7 @@ fn shown(text: &str) -> String {
         .collect()
 }
 
-fn protocol(level: u8) -> &'static str {
+pub(super) fn protocol(level: u8) -> &'static str {
     match level {
         3 => "3.1",
         4 => "3.1.1",
@@ -115,7 +125,7 @@ fn protocol(level: u8) -> &'static str {
     }
 }
 
-fn expiry(seconds: Option<u32>) -> String {
+pub(super) fn expiry(seconds: Option<u32>) -> String {
     seconds.map_or("never".to_owned(), |seconds| seconds.to_string())
 }
 
@@ -156,11 +166,14 @@ fn table(page: &ClientPage) -> String {
             report.mailbox.to_string(),
         ]
     };
-    let rows: Vec<_> = std::iter::once(HEAD.map(str::to_owned))
-        .chain(page.clients.iter().map(row))
-        .collect();
+    columns(HEAD, page.clients.iter().map(row))
+}
+
+/// Lines of cells, every column as wide as its widest cell.
+pub(super) fn columns<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+    let rows: Vec<_> = std::iter::once(head.map(str::to_owned)).chain(rows).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..HEAD.len()).map(width).collect();
+    let widths: Vec<usize> = (0..N).map(width).collect();
     let mut lines = String::new();
     for row in &rows {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
@@ -171,9 +184,25 @@ fn table(page: &ClientPage) -> String {
     lines
 }
 
+/// Where a session and its client are.
+pub(super) fn state(report: &SessionReport) -> String {
+    let left = report.left_at.map(|at| utc(UNIX_EPOCH + Duration::from_secs(at)));
+    match (report.connected, report.at_rest, left) {
+        (true, ..) => "connected".to_owned(),
+        (false, false, _) => "away".to_owned(),
+        (false, true, None) => "at rest".to_owned(),
+        (false, true, Some(left)) => format!("at rest since {left}"),
+    }
+}
+
 /// Everything about one client, a line a thing.
 fn in_full(report: &SessionReport) -> String {
-    let state = if report.connected { "connected" } else { "away" };
+    let state = state(report);
+    let kept = if report.kept {
+        "yes, it outlives the broker"
+    } else {
+        "no"
+    };
     let mut lines = vec![
         format!("client id     {}", shown(&report.client_id)),
         format!("user          {}", shown(report.username.as_deref().unwrap_or("-"))),
@@ -186,6 +215,7 @@ fn in_full(report: &SessionReport) -> String {
         format!("clean start   {}", report.clean_start),
         format!("keep alive    {} s", report.keep_alive_s),
         format!("expiry        {} s", expiry(report.session_expiry_s)),
+        format!("kept          {kept}"),
         format!("will          {}", if report.will { "yes" } else { "none" }),
         format!("inflight      {}", report.inflight),
         format!("queue         {}, {} bytes", report.queued, report.queued_bytes),

@@ -8,6 +8,7 @@ mod format;
 mod plugins;
 mod properties;
 mod publish;
+mod sessions;
 mod start;
 mod store;
 mod subscribe;
@@ -38,6 +39,8 @@ enum Command {
     Store(store::Args),
     /// Show who is connected to a running host, or close somebody's connection
     Clients(clients::Args),
+    /// Show the sessions of a running host, their clients connected or not, or end one
+    Sessions(sessions::Args),
     /// Publish a message, with mosquitto_pub's flags
     Pub(Box<publish::Args>),
     /// Subscribe and print what arrives, with mosquitto_sub's flags
@@ -53,6 +56,7 @@ impl Cli {
             Command::Plugins(args) => plugins::run(args).await,
             Command::Store(args) => store::run(args).await,
             Command::Clients(args) => clients::run(args).await,
+            Command::Sessions(args) => sessions::run(args).await,
             Command::Pub(args) => publish::run(*args).await,
             Command::Sub(args) => subscribe::run(*args).await,
         };

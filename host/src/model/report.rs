@@ -23,6 +23,15 @@ pub struct SessionReport {
     pub keep_alive_s: u16,
     /// Session Expiry Interval in seconds; absent where it never expires.
     pub session_expiry_s: Option<u32>,
+    /// Whether it outlives the broker.
+    #[serde(default)]
+    pub kept: bool,
+    /// Whether it is in the store only, until its client is back.
+    #[serde(default)]
+    pub at_rest: bool,
+    /// When its client left, in seconds since 1970; known of sessions at rest.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub left_at: Option<u64>,
     /// How many subscriptions it has.
     pub subscriptions: usize,
     /// Messages that were sent to the client and are not acknowledged.

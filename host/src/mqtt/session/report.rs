@@ -27,13 +27,18 @@ impl Session {
         let mut report = SessionReport {
             client_id: client.id.to_string(),
             username: client.username.as_deref().map(str::to_owned),
-            address: client.peer.to_string(),
+            // A session that was restored has had no connection yet.
+            address: match client.peer.port() {
+                0 => "-".to_owned(),
+                _ => client.peer.to_string(),
+            },
             protocol: client.protocol,
             connected: self.is_online(),
             connected_at: since.unwrap_or_default().as_secs(),
             clean_start: client.clean_start,
             keep_alive_s: client.keep_alive_s,
             session_expiry_s: Some(client.session_expiry_s).filter(|seconds| *seconds != u32::MAX),
+            kept: self.is_kept(),
             subscriptions: self.subscriptions.subs.len(),
             inflight: self.outbound.sent.len(),
             queued,
