@@ -375,3 +375,27 @@ async fn who_was_away_hears_that_a_retained_message_was_cleared() {
     let mut away = host.raw(Hello::persistent(Mqtt::V5, "away")).await;
     equal("offline", sub, &live, &by_topic(&take(&mut away, 1).await, Mqtt::V5));
 }
+
+#[tokio::test]
+async fn what_the_broker_itself_retains_is_what_came_live() {
+    let sub = Subscription {
+        mqtt: Mqtt::V5,
+        filter: "t/#",
+        options: 2 | 0x08,
+        identifier: Some(7),
+    };
+    let host = Host::plan().rules(&[]).start().await;
+    let mut live = host.raw(Hello::clean(Mqtt::V5, "live")).await;
+    sub.make(&mut live, 1).await;
+    let mut sensor = host.raw(Hello::clean(Mqtt::V5, "sensor")).await;
+    settle(&mut sensor, [&mut live]).await;
+    let cases: Vec<Case> = cases().into_iter().filter(|case| case.retain).collect();
+    for (case, id) in cases.iter().zip(1..) {
+        publish(&mut sensor, case, id).await;
+    }
+    let live = by_topic(&take(&mut live, cases.len()).await, Mqtt::V5);
+    let mut late = host.raw(Hello::clean(Mqtt::V5, "late")).await;
+    sub.make(&mut late, 1).await;
+    let retained = by_topic(&take(&mut late, cases.len()).await, Mqtt::V5);
+    equal("retained", sub, &live, &retained);
+}

@@ -172,3 +172,37 @@ async fn without_force_nothing_unread_goes_and_the_log_says_whose_sake_the_disk_
     let mut app = host.client(Mqtt::V5, "app").persistent().connect().await;
     app.expect_all(&payloads).await;
 }
+
+#[tokio::test]
+async fn what_a_kept_session_has_not_acknowledged_survives_purges_and_kill_9() {
+    for mqtt in BOTH {
+        let mut host = plan().start().await;
+        let mut app = host.client(mqtt, "app").persistent().connect().await;
+        app.subscribe("t/+", 2).await;
+        let mut number = 0;
+        for _ in 0..3 {
+            let payloads: Vec<String> = (number..number + 10).map(|number| number.to_string()).collect();
+            number += 10;
+            let mut sensor = host.client(mqtt, "sensor").connect().await;
+            sensor.publish_all("t/1", 2, &payloads).await;
+            app.expect_all(&payloads[..4]).await;
+            host.eventually("select count(*) from mqtt_msg where topic = 't/1'", &["6"])
+                .await;
+            app.vanish();
+            a_round(&host).await;
+            assert_eq!(
+                host.sql("select payload from mqtt_msg where topic = 't/1' order by id")
+                    .await,
+                payloads[4..]
+            );
+            host.restart().await;
+            a_round(&host).await;
+            app = host.client(mqtt, "app").persistent().connect().await;
+            assert!(app.session_present, "{mqtt:?}");
+            app.expect_all(&payloads[4..]).await;
+            host.eventually("select count(*) from mqtt_msg where topic = 't/1'", &["0"])
+                .await;
+        }
+        app.expect_nothing("t/1").await;
+    }
+}

@@ -252,6 +252,8 @@ async fn a_check_names_what_is_wrong_with_a_host_or_without_one() {
     host.execute(
         "insert into mqtt_acked (clientid, topic, mid) values ('ahead', 't', 4711), ('odd', 'a/#/b', 0);
          insert into mqtt_msg (msgid, topic, qos, arrived) values ('no id', 't', 1, 1);
+         insert into mqtt_session_sub (clientid, topic, qos, no_local, retain_as_published, retain_handling)
+           values ('nobody', 't', 1, 0, 0, 0);
          insert into mqtt_retain (msgid, topic) values ('2PguFrHsrzEvIIBdctmb', 'a/+')",
     )
     .await;
@@ -259,18 +261,24 @@ async fn a_check_names_what_is_wrong_with_a_host_or_without_one() {
     for finding in [
         "\"ahead\" has read \"t\" up to 4711, beyond the newest message",
         "which is no topic filter",
-        "mqtt_msg: row 2: msgid is Text(\"no id\"), which is no message id",
+        "mqtt_msg: row 2: msgid is \"no id\", which is no message id",
         "which is no topic name",
-        "something is wrong: 4 findings",
+        "mqtt_session_sub: rows of \"nobody\", which has no row in mqtt_session",
+        "something is wrong: 5 findings",
     ] {
         assert!(said.contains(finding), "{finding} is not in\n{said}");
     }
 
+    let said = refuses(&data, &["check", "--file", text(&host.database())]).await;
+    assert!(
+        said.contains("a hookline runs on") && said.contains("without --file"),
+        "{said}"
+    );
     host.terminate().await;
     let before = names(&data);
     let offline = refuses(&data, &["check", "--full"]).await;
     assert!(offline.contains("no hookline runs on"), "{offline}");
-    assert!(offline.contains("something is wrong: 4 findings"), "{offline}");
+    assert!(offline.contains("something is wrong: 5 findings"), "{offline}");
     assert_eq!(names(&data), before, "a check creates nothing");
     let nothing = TempDir::new().expect("a folder");
     let said = refuses(nothing.path(), &["check"]).await;

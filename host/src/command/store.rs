@@ -72,7 +72,11 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         Action::Status { json } => status(data, json).await,
         Action::Check {
             full, file: Some(file), ..
-        } => check_closed(&file, full).await,
+        } => {
+            let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let _nobody = hold(folder.unwrap_or(Path::new(".")), "check it without --file")?;
+            check_closed(&file, full).await
+        }
         Action::Check { full, pool, .. } => check(data, full, pool.as_deref()).await,
         Action::Backup { file, force, pool } => backup(data, &file, force, pool.as_deref()).await,
     }
@@ -97,7 +101,7 @@ async fn check(data: &Path, full: bool, pool: Option<&str>) -> Result<(), Failur
     match found {
         Ok(found) => verdict("", &found),
         Err(Closed::Nobody(_)) if data.join("hookline.db").exists() => {
-            let _nobody = hold(data)?;
+            let _nobody = hold(data, "it is starting or stopping, so try again")?;
             say(format_args!(
                 "no hookline runs on {}: checking its file",
                 data.display()
@@ -109,7 +113,7 @@ async fn check(data: &Path, full: bool, pool: Option<&str>) -> Result<(), Failur
 }
 
 /// Keeps hosts from starting while their file is read as one that nobody changes.
-fn hold(data: &Path) -> Result<Option<File>, Failure> {
+fn hold(data: &Path, otherwise: &str) -> Result<Option<File>, Failure> {
     let path = data.join("lock");
     let file = match File::open(&path) {
         Ok(file) => file,
@@ -119,7 +123,7 @@ fn hold(data: &Path) -> Result<Option<File>, Failure> {
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Err(Failure::new(format!(
-            "a hookline is starting or stopping on {}: try again",
+            "a hookline runs on {}: {otherwise}",
             data.display()
         ))),
         Err(TryLockError::Error(error)) => Err(Failure::new(format!("{}: {error}", path.display()))),

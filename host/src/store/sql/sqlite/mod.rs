@@ -2,6 +2,7 @@
 //! was missing, locked, damaged or replaced is opened again by whoever needs it next.
 
 mod answer;
+mod check;
 mod file;
 mod schema;
 mod settings;
@@ -32,7 +33,7 @@ use crate::model::value::{Rows, Value};
 use crate::store::options::PoolOptions;
 use crate::store::upkeep::{Copied, Status, Watch};
 
-pub use self::tools::check_file;
+pub use self::check::check_file;
 
 /// SQLite's way with words.
 pub(super) static DIALECT: Dialect = Dialect {
@@ -297,7 +298,7 @@ impl Driver for Sqlite {
     async fn check(&self, full: bool, watch: &Arc<Watch>) -> Outcome<Vec<String>> {
         self.reader().await?;
         let mut tool = Tool::open(self.settings.tool().read_only(true), watch).await?;
-        let found = tools::check(&mut tool, full, watch).await;
+        let found = check::check(&mut tool, full, watch).await;
         tool.close().await;
         found.map_err(|fault| fault.at(&self.settings.file))
     }

@@ -1,5 +1,5 @@
-//! What an operator asks of a file: how it is, whether it is whole, a copy of it. Long work has a connection of its
-//! own, which only reads, and stops where it is told to.
+//! What an operator asks of a file: how it is, and a copy of it. Long work has a connection of its own, which only
+//! reads, and stops where it is told to.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,11 +11,9 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::Outcome;
 use super::answer::{away, fault, query};
 use super::file::beside;
-use super::{Outcome, schema};
-use crate::model::id::MessageId;
-use crate::model::topic::{Filter, Topic};
 use crate::model::value::Value;
 use crate::store::upkeep::{COUNTED_MAX, Copied, Stamp, Status, Watch};
 
@@ -25,8 +23,6 @@ const GLANCE: Duration = Duration::from_millis(200);
 const STEPS_BETWEEN_LOOKS: i32 = 1_000;
 /// Rows that one statement of a check reads.
 const PAGE: i64 = 5_000;
-/// Sentences of a check; what is wrong a thousand times is wrong for one reason.
-const FINDINGS_MAX: usize = 20;
 
 /// A connection for long work.
 pub(super) struct Tool(SqliteConnection);
@@ -43,12 +39,36 @@ impl Tool {
         Ok(Self(connection))
     }
 
-    async fn rows(&mut self, sql: &str, params: Vec<Value>) -> Outcome<Vec<Vec<Value>>> {
+    pub(super) async fn rows(&mut self, sql: &str, params: Vec<Value>) -> Outcome<Vec<Vec<Value>>> {
         Ok(query(&mut self.0, &sql.into(), params).await?.rows)
     }
 
-    async fn number(&mut self, sql: &str) -> Outcome<u64> {
+    pub(super) async fn number(&mut self, sql: &str) -> Outcome<u64> {
         number(&mut self.0, sql).await
+    }
+
+    /// Tells `each` the id and these columns of every row of a table, reading a page at a time.
+    pub(super) async fn each_row(
+        &mut self,
+        table: &str,
+        columns: &str,
+        mut each: impl FnMut(i64, &[Value]),
+    ) -> Outcome<()> {
+        let page = format!("SELECT id, {columns} FROM {table} WHERE id > ? ORDER BY id LIMIT ? + 0");
+        let mut after = 0;
+        loop {
+            let rows = self.rows(&page, vec![Value::Int(after), Value::Int(PAGE)]).await?;
+            let before = after;
+            for row in &rows {
+                if let [Value::Int(id), columns @ ..] = row.as_slice() {
+                    after = *id;
+                    each(*id, columns);
+                }
+            }
+            if rows.len() < PAGE as usize || after == before {
+                return Ok(());
+            }
+        }
     }
 
     /// Closes it.
@@ -107,7 +127,8 @@ pub(super) async fn status(connection: &mut SqliteConnection, file: &Path) -> Ou
     })
 }
 
-const NEWEST: &str = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'mqtt_msg'";
+/// The newest id that was ever given to a message.
+pub(super) const NEWEST: &str = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'mqtt_msg'";
 
 async fn stamp(connection: &mut SqliteConnection, sql: &str) -> Outcome<Option<Stamp>> {
     let rows = query(connection, &sql.into(), Vec::new()).await?.rows;
@@ -118,163 +139,6 @@ async fn stamp(connection: &mut SqliteConnection, sql: &str) -> Outcome<Option<S
         }),
         _ => None,
     })
-}
-
-/// Sentences, as many as are worth reading.
-#[derive(Default)]
-struct Findings {
-    sentences: Vec<String>,
-    more: usize,
-}
-
-impl Findings {
-    fn add(&mut self, sentence: String) {
-        match self.sentences.len() < FINDINGS_MAX {
-            true => self.sentences.push(sentence),
-            false => self.more += 1,
-        }
-    }
-
-    fn into_sentences(mut self) -> Vec<String> {
-        if self.more > 0 {
-            self.sentences.push(format!("and {} more like these", self.more));
-        }
-        self.sentences
-    }
-}
-
-/// What is wrong with a file: first the engine's own look at its pages, then ours at what the rows say.
-pub(super) async fn check(tool: &mut Tool, full: bool, watch: &Watch) -> Outcome<Vec<String>> {
-    let mut found = Findings::default();
-    let pragma = match full {
-        true => "PRAGMA integrity_check(20)",
-        false => "PRAGMA quick_check(20)",
-    };
-    for row in tool.rows(pragma, Vec::new()).await? {
-        match row.into_iter().next() {
-            Some(Value::Text(text)) if text == "ok" => {}
-            Some(Value::Text(text)) => found.add(text),
-            _ => found.add(format!("{pragma} answered no text")),
-        }
-    }
-    if !found.sentences.is_empty() {
-        // What a damaged file says about its rows means nothing.
-        return Ok(found.into_sentences());
-    }
-    let missing = schema::missing(tool.number("PRAGMA user_version").await?);
-    if let Some(sentence) = missing {
-        found.add(sentence);
-        return Ok(found.into_sentences());
-    }
-    check_positions(tool, &mut found).await?;
-    check_messages(tool, &mut found, watch).await?;
-    check_retained(tool, &mut found).await?;
-    Ok(found.into_sentences())
-}
-
-async fn check_positions(tool: &mut Tool, found: &mut Findings) -> Outcome<()> {
-    let newest = tool.number(NEWEST).await?;
-    let largest = tool.number("SELECT coalesce(max(id), 0) FROM mqtt_msg").await?;
-    if largest > newest {
-        found.add(format!(
-            "sqlite_sequence says {newest} and mqtt_msg has row {largest}: ids would be given out twice"
-        ));
-    }
-    let beyond = "SELECT clientid, topic, mid FROM mqtt_acked WHERE mid > ? ORDER BY id LIMIT 21";
-    let newest = newest.max(largest);
-    for row in tool.rows(beyond, vec![Value::Int(newest as i64)]).await? {
-        if let Ok([Value::Text(client), Value::Text(topic), Value::Int(mid)]) = <[Value; 3]>::try_from(row) {
-            found.add(format!(
-                "mqtt_acked: {client:?} has read {topic:?} up to {mid}, beyond the newest message {newest}: \
-                 it would miss what comes next"
-            ));
-        }
-    }
-    let mut after = 0;
-    loop {
-        let page = "SELECT id, clientid, topic FROM mqtt_acked WHERE id > ? ORDER BY id LIMIT ? + 0";
-        let rows = tool.rows(page, vec![Value::Int(after), Value::Int(PAGE)]).await?;
-        let last = rows.len() < PAGE as usize;
-        for row in rows {
-            let Ok([Value::Int(id), client, topic]) = <[Value; 3]>::try_from(row) else {
-                continue;
-            };
-            after = id;
-            let readable = matches!(&topic, Value::Text(text) if Filter::new(text.clone()).is_ok());
-            if !readable {
-                found.add(format!(
-                    "mqtt_acked: row {id} of {client:?} names {topic:?}, which is no topic filter"
-                ));
-            }
-        }
-        if last {
-            return Ok(());
-        }
-    }
-}
-
-async fn check_messages(tool: &mut Tool, found: &mut Findings, watch: &Watch) -> Outcome<()> {
-    let of = tool
-        .number("SELECT coalesce(max(id) - min(id) + 1, 0) FROM mqtt_msg")
-        .await?;
-    let first = tool.number("SELECT coalesce(min(id), 0) FROM mqtt_msg").await?;
-    let mut after = 0;
-    loop {
-        let page = "SELECT id, msgid, topic, qos FROM mqtt_msg WHERE id > ? ORDER BY id LIMIT ? + 0";
-        let rows = tool.rows(page, vec![Value::Int(after), Value::Int(PAGE)]).await?;
-        let last = rows.len() < PAGE as usize;
-        for row in rows {
-            let Ok([Value::Int(id), msgid, topic, qos]) = <[Value; 4]>::try_from(row) else {
-                found.add("mqtt_msg: a row without a whole number as its id".to_owned());
-                continue;
-            };
-            after = id;
-            if let Some(wrong) = wrong_message(&msgid, &topic, &qos) {
-                found.add(format!("mqtt_msg: row {id}: {wrong}: nobody can read it"));
-            }
-        }
-        watch.tell((after as u64 + 1).saturating_sub(first).min(of), of);
-        if last {
-            return Ok(());
-        }
-    }
-}
-
-async fn check_retained(tool: &mut Tool, found: &mut Findings) -> Outcome<()> {
-    let mut after = 0;
-    loop {
-        let page = "SELECT id, msgid, topic, qos FROM mqtt_retain WHERE id > ? ORDER BY id LIMIT ? + 0";
-        let rows = tool.rows(page, vec![Value::Int(after), Value::Int(PAGE)]).await?;
-        let last = rows.len() < PAGE as usize;
-        for row in rows {
-            let Ok([Value::Int(id), msgid, topic, qos]) = <[Value; 4]>::try_from(row) else {
-                continue;
-            };
-            after = id;
-            if let Some(wrong) = wrong_message(&msgid, &topic, &qos) {
-                found.add(format!("mqtt_retain: row {id}: {wrong}: nobody can read it"));
-            }
-        }
-        if last {
-            return Ok(());
-        }
-    }
-}
-
-/// Why a row is no message.
-fn wrong_message(msgid: &Value, topic: &Value, qos: &Value) -> Option<String> {
-    match msgid {
-        Value::Text(text) if MessageId::parse(text).is_some() => {}
-        other => return Some(format!("msgid is {other:?}, which is no message id")),
-    }
-    match topic {
-        Value::Text(text) if Topic::new(text.clone()).is_ok() => {}
-        other => return Some(format!("topic is {other:?}, which is no topic name")),
-    }
-    match qos {
-        Value::Int(0..=2) | Value::Null => None,
-        other => Some(format!("qos is {other:?}, which is not 0, 1 or 2")),
-    }
 }
 
 /// Copies what is committed by now, without the free pages, and reads the copy.
@@ -311,27 +175,4 @@ pub(super) async fn copy(tool: &mut Tool, to: &Path, watch: &Arc<Watch>) -> Outc
         bytes: size(),
         newest_id,
     })
-}
-
-/// What is wrong with a file that no host has open. Creates nothing, not even a log's index, unless a crash left a
-/// log: that has to be read, too.
-///
-/// # Errors
-/// When it cannot be opened or read.
-pub async fn check_file(file: &Path, full: bool) -> Result<Vec<String>, String> {
-    let watch = Arc::new(Watch::default());
-    let log = fs::metadata(beside(file, "-wal")).is_ok_and(|log| log.len() > 0);
-    let options = SqliteConnectOptions::new()
-        .filename(file)
-        .read_only(true)
-        .immutable(!log);
-    let checked = async {
-        let mut tool = Tool::open(options, &watch).await?;
-        let found = check(&mut tool, full, &watch).await;
-        tool.close().await;
-        found
-    };
-    checked
-        .await
-        .map_err(|fault: super::Fault| format!("{}: {}", file.display(), fault.source))
 }
