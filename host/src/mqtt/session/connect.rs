@@ -156,7 +156,7 @@ impl Session {
         }
     }
 
-    /// DISCONNECT (3.14): the will is forgotten unless the client asks for it.
+    /// DISCONNECT (3.14): the will is forgotten where the client leaves in peace.
     pub(super) fn disconnect(&mut self, disconnect: Disconnect, now: &mut Now<'_>, steps: &mut Steps) {
         if let Some(expiry_s) = disconnect.session_expiry_s {
             if self.client.session_expiry_s == 0 && expiry_s > 0 {
@@ -168,8 +168,8 @@ impl Session {
                 ..Client::clone(&self.client)
             });
         }
-        if disconnect.reason != Reason::DISCONNECT_WITH_WILL {
-            self.will = None; // [MQTT-3.14.4-3]
+        if disconnect.reason == Reason::SUCCESS {
+            self.will = None; // [MQTT-3.14.4-3]; with any other reason it is published [MQTT-3.1.2-8]
         }
         steps.push_back(Step::Close(Reason::SUCCESS));
         self.gone(disconnect.reason, now, steps);

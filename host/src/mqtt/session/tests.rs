@@ -458,16 +458,26 @@ fn a_will_waits_for_its_delay_and_is_forgotten_when_the_client_returns() {
     bench.lose();
     assert_eq!(bench.pass(Duration::from_secs(5)), ["publish 0 w gone"]);
 
-    let (mut bench, _) = Bench::new(Version::V5, Limits::default(), |connect| connect.will = Some(will));
-    bench.receive(Packet::Disconnect(Disconnect {
-        reason: Reason::SUCCESS,
-        session_expiry_s: None,
-    }));
-    assert_eq!(
-        bench.pass(Duration::from_secs(10)),
-        [""; 0],
-        "a DISCONNECT forgets the will"
-    );
+    for (reason, published) in [
+        (Reason::SUCCESS, false),
+        (Reason::DISCONNECT_WITH_WILL, true),
+        (Reason::UNSPECIFIED_ERROR, true),
+        (Reason::PROTOCOL_ERROR, true),
+    ] {
+        let (mut bench, _) = Bench::new(Version::V5, Limits::default(), |connect| {
+            connect.will = Some(will.clone())
+        });
+        bench.receive(Packet::Disconnect(Disconnect {
+            reason,
+            session_expiry_s: None,
+        }));
+        let seen = bench.pass(Duration::from_secs(10));
+        assert_eq!(
+            seen.contains(&"publish 0 w gone".to_owned()),
+            published,
+            "{reason:?}: {seen:?}"
+        );
+    }
 }
 
 #[test]
