@@ -27,6 +27,7 @@ pub use decode::Decoder;
 pub use encode::{Encoder, TooLarge};
 pub use frame::{Frame, Kind, cut, missing};
 pub use outbox::Outbox;
+pub use write::publish_bytes;
 
 /// What a client sent is not MQTT: the connection ends with this reason (4.13).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -34,6 +34,11 @@ pub(super) fn publish(version: Version, copy: &Copy, bytes_max: usize, out: &mut
     Ok(())
 }
 
+/// How many bytes `copy` takes as a packet, whatever its packet identifier is.
+pub fn publish_bytes(version: Version, copy: &Copy) -> usize {
+    Layout::new(version, copy).bytes()
+}
+
 /// What goes where, in bytes.
 struct Layout<'a> {
     version: Version,
@@ -80,12 +85,16 @@ impl<'a> Layout<'a> {
     }
 
     fn check(&self, bytes_max: usize) -> Result<(), TooLarge> {
-        let bytes = 1 + varint_length(self.remaining) + self.remaining;
+        let bytes = self.bytes();
         let writable = self.remaining <= VARINT_MAX && self.topic.len() <= usize::from(u16::MAX);
         if bytes <= bytes_max && writable {
             return Ok(());
         }
         Err(TooLarge { bytes, bytes_max })
+    }
+
+    fn bytes(&self) -> usize {
+        1 + varint_length(self.remaining) + self.remaining
     }
 
     fn inline(&self) -> bool {
@@ -94,7 +103,7 @@ impl<'a> Layout<'a> {
 
     fn small_bytes(&self) -> usize {
         let referenced = if self.inline() { 0 } else { self.message.payload.len() };
-        1 + varint_length(self.remaining) + self.remaining - referenced
+        self.bytes() - referenced
     }
 
     fn id_at(&self) -> usize {

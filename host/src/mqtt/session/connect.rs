@@ -106,7 +106,7 @@ impl Session {
         self.rests_at = None;
         self.will = None;
         self.attach(connect, true, false, now, steps);
-        self.outbound.resend(steps);
+        self.resend(now, steps);
         self.resume_replays(now, steps);
         self.return_to_subscriptions(steps);
         self.rejoin_groups(steps);

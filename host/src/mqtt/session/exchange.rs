@@ -156,15 +156,19 @@ impl Session {
 
     /// The exchange is kept: its PUBLISH leaves, or waits for the client.
     pub(super) fn transmit_kept(&mut self, packet_id: u16, now: &mut Now<'_>, steps: &mut Steps) {
-        let is_there = self.link.is_some();
         let keeping = |stage: Stage| stage == Stage::Keeping;
         let sent = self.outbound.sent.get_mut(&packet_id);
         let Some(sent) = sent.filter(|sent| keeping(sent.stage)) else {
             return;
         };
-        sent.stage = if is_there { Stage::Published } else { Stage::Due };
-        let delivery = sent.delivery.clone().filter(|_| is_there);
+        sent.stage = Stage::Due;
         self.outbound.keeping -= 1;
+        let leaves = self.outbound.leaves_now(packet_id, self.link.is_some());
+        let sent = self.outbound.sent.get_mut(&packet_id).filter(|_| leaves);
+        let delivery = sent.and_then(|sent| {
+            sent.stage = Stage::Published;
+            sent.delivery.clone()
+        });
         if let Some(delivery) = delivery {
             self.transmit(packet_id, &delivery, now, steps);
         }

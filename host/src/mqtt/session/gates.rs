@@ -153,6 +153,11 @@ impl Gates {
         self.order.iter().map(VecDeque::len).sum()
     }
 
+    /// Those of QoS 1 among them.
+    pub(super) fn unanswered_qos1(&self) -> usize {
+        self.order[Qos::AtLeastOnce as usize - 1].len()
+    }
+
     /// PUBLISH of QoS 0 whose commit is under way.
     pub(super) fn open_qos0(&self) -> usize {
         self.open_qos0

@@ -13,6 +13,7 @@ mod reader;
 mod replay;
 mod report;
 mod reserved;
+mod resend;
 mod rest;
 mod subscribe;
 mod watermark;

@@ -13,7 +13,8 @@ use crate::model::event::Event;
 use crate::model::id::MessageId;
 use crate::model::message::{Message, Qos};
 use crate::model::reason::Reason;
-use crate::mqtt::packet::{Ack, AckKind, Copy, Outgoing, Version};
+use crate::mqtt::codec;
+use crate::mqtt::packet::{Ack, AckKind, Copy, Outgoing};
 
 use super::exchange::{Exchanges, Trace};
 use super::reader::ReaderKey;
@@ -43,11 +44,13 @@ impl Delivery {
 #[derive(Debug)]
 pub(super) struct Sent {
     /// The order of sending, for resends ([MQTT-4.6.0-1]).
-    order: u64,
+    pub(super) order: u64,
     /// What to send again; `None` from PUBREC on: then PUBREL is sent again.
     pub(super) delivery: Option<Delivery>,
     pub(super) qos: Qos,
     pub(super) stage: Stage,
+    /// It is among [`Outbound::resends`].
+    pub(super) waits: bool,
     /// What is kept of it, if its exchange is (QoS 2 of a kept session).
     pub(super) trace: Option<Trace>,
 }
@@ -71,9 +74,14 @@ pub(super) enum Stage {
 #[derive(Debug, Default)]
 pub(super) struct Outbound {
     pub(super) sent: Map<u16, Sent>,
+    /// Of those, the PUBLISHes that the present connection has not seen yet, in the order of sending, and some that
+    /// were acknowledged meanwhile.
+    pub(super) resends: VecDeque<u16>,
+    /// How many of `sent` wait there.
+    pub(super) waiting: usize,
     queue: VecDeque<Delivery>,
     queue_bytes: usize,
-    window: usize,
+    pub(super) window: usize,
     last_id: u16,
     next_order: u64,
     /// How many of `sent` wait for their exchange to be kept.
@@ -93,13 +101,22 @@ impl Outbound {
 
     /// Whether a new message can be sent at once without overtaking one that waits.
     fn is_free(&self, qos: Qos) -> bool {
-        self.queue.is_empty() && self.takes(qos)
+        self.queue.is_empty() && self.waiting == 0 && self.takes(qos)
+    }
+
+    /// PUBLISHes that the client has, or will have when they are kept, and has not finished ([MQTT-3.3.4-9]).
+    pub(super) fn under_way(&self) -> usize {
+        self.sent.len() - self.waiting
+    }
+
+    pub(super) fn has_window(&self) -> bool {
+        self.under_way() < self.window
     }
 
     /// Whether the window takes the next message. One of QoS 1 must not overtake those that wait to be kept.
     fn takes(&self, qos: Qos) -> bool {
         let in_turn = self.keeping == 0 || qos == Qos::ExactlyOnce;
-        in_turn && self.sent.len() < self.window && !self.exchanges.is_full()
+        in_turn && self.has_window() && !self.exchanges.is_full()
     }
 
     /// How many messages wait for the window, and their bytes.
@@ -144,6 +161,7 @@ impl Outbound {
             delivery,
             qos,
             stage,
+            waits: false,
             trace: None,
         };
         self.sent.entry(packet_id).insert_entry(sent).into_mut()
@@ -158,26 +176,6 @@ impl Outbound {
         let delivery = self.queue.pop_front()?;
         self.queue_bytes -= delivery.message().size_bytes();
         Some(delivery)
-    }
-
-    /// After a reconnect: everything that is not done is sent again, in the order in which it was first sent.
-    pub(super) fn resend(&mut self, steps: &mut Steps) {
-        let mut again: Vec<_> = self.sent.iter_mut().collect();
-        again.sort_unstable_by_key(|(_, sent)| sent.order);
-        for (packet_id, sent) in again {
-            match (&sent.delivery, sent.stage) {
-                // What waits for a commit leaves when that is done.
-                (_, Stage::Keeping | Stage::Releasing) => {}
-                (Some(delivery), stage) => {
-                    let dup = stage != Stage::Due;
-                    sent.stage = Stage::Published;
-                    // The expiry that is left was passed on with the first transmission; the copy stays the same.
-                    let copy = copy_of(delivery, *packet_id, dup, None);
-                    steps.push_back(Step::Send(Outgoing::Publish(copy)));
-                }
-                (None, _) => steps.push_back(release(*packet_id, Reason::SUCCESS)),
-            }
-        }
     }
 }
 
@@ -238,6 +236,7 @@ impl Session {
 
     /// Sends what waits as far as the window goes, then lets replays read on.
     pub(super) fn pump(&mut self, now: &mut Now<'_>, steps: &mut Steps) {
+        self.go_on_resending(now, steps);
         while let Some(next) = self.outbound.queue.front()
             && self.link.is_some()
             && self.outbound.takes(next.qos)
@@ -248,14 +247,23 @@ impl Session {
         self.drive_replays(steps);
     }
 
+    /// Whether the client does not accept so large a packet ([MQTT-3.1.2-24]).
+    pub(super) fn is_too_large(&self, delivery: &Delivery, expiry_s: Option<u32>) -> bool {
+        let accepted = self.link.as_ref().and_then(|link| link.packet_bytes_max);
+        accepted.is_some_and(|max| {
+            let copy = copy_of(delivery, 0, false, expiry_s);
+            codec::publish_bytes(self.version, &copy) > max as usize
+        })
+    }
+
     fn send(&mut self, delivery: Delivery, now: &mut Now<'_>, steps: &mut Steps) {
         let message = delivery.message();
         if message.expired(now.wall) {
             self.books.dropped_expired += 1;
             return self.count_as_done(&delivery, now);
         }
-        let accepted = self.link.as_ref().and_then(|link| link.packet_bytes_max);
-        if accepted.is_some_and(|max| largest_packet(&delivery, self.version) > max as usize) {
+        let expiry_s = remaining_s(message.expires, now.wall);
+        if self.is_too_large(&delivery, expiry_s) {
             self.books.dropped_too_large += 1; // [MQTT-3.1.2-25]: as if it had been sent
             return self.count_as_done(&delivery, now);
         }
@@ -286,7 +294,7 @@ impl Session {
     }
 
     /// A message that is never sent must not hold its readers' positions.
-    fn count_as_done(&mut self, delivery: &Delivery, now: &Now<'_>) {
+    pub(super) fn count_as_done(&mut self, delivery: &Delivery, now: &Now<'_>) {
         self.readers.follow(delivery);
         if self.readers.acked(delivery) {
             self.positions_later(now.instant);
@@ -297,6 +305,7 @@ impl Session {
     pub(super) fn acked(&mut self, ack: Ack, now: &mut Now<'_>, steps: &mut Steps) {
         let packet_id = ack.packet_id;
         let known = self.outbound.sent.get(&packet_id).map(|sent| (sent.qos, sent.stage));
+        self.outbound.need_not_wait(packet_id);
         match (ack.kind, known) {
             (AckKind::PubAck, Some((Qos::AtLeastOnce, Stage::Published))) => {
                 let sent = self.outbound.sent.remove(&packet_id);
@@ -345,7 +354,7 @@ pub(super) fn release(packet_id: u16, reason: Reason) -> Step {
     }))
 }
 
-fn copy_of(delivery: &Delivery, packet_id: u16, dup: bool, expiry_s: Option<u32>) -> Copy {
+pub(super) fn copy_of(delivery: &Delivery, packet_id: u16, dup: bool, expiry_s: Option<u32>) -> Copy {
     Copy {
         run: Arc::clone(&delivery.run),
         index: delivery.index,
@@ -360,21 +369,11 @@ fn copy_of(delivery: &Delivery, packet_id: u16, dup: bool, expiry_s: Option<u32>
 }
 
 /// Whole seconds that are left of an expiry, at least 1 while it has not passed.
-fn remaining_s(expires: Option<SystemTime>, wall: SystemTime) -> Option<u32> {
+pub(super) fn remaining_s(expires: Option<SystemTime>, wall: SystemTime) -> Option<u32> {
     let left = expires?.duration_since(wall).ok()?;
     Some(
         u32::try_from(left.as_millis().div_ceil(1000))
             .unwrap_or(u32::MAX)
             .max(1),
     )
-}
-
-/// An upper bound of the packet's size in bytes: fixed header, topic, packet identifier, properties.
-fn largest_packet(delivery: &Delivery, version: Version) -> usize {
-    let message = delivery.message();
-    let properties = match version {
-        Version::V5 => 4 + 5 + delivery.identifiers.len() * 5 + message.properties.as_bytes().len(),
-        _ => 0,
-    };
-    5 + 2 + message.topic.as_str().len() + 2 + properties + message.payload.len()
 }

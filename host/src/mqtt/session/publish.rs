@@ -109,7 +109,8 @@ impl Session {
         if self.is_resend(&publish, fingerprint, steps) {
             return;
         }
-        let unanswered = self.gates.unanswered() + self.received.unreleased.len();
+        // From PUBLISH to PUBREL a message of QoS 2 is unreleased, whether it has its PUBREC or not.
+        let unanswered = self.gates.unanswered_qos1() + self.received.unreleased.len();
         if publish.qos > Qos::AtMostOnce
             && self.version == Version::V5
             && unanswered >= usize::from(self.limits.receive_max)

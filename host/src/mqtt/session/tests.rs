@@ -18,6 +18,8 @@ use crate::model::session::{SessionWrite, Will};
 use crate::mqtt::packet::{Ack, Connect, Disconnect, Publish, Subscribe};
 use Settled::{Refused, Stored};
 
+mod sending;
+
 /// A session and the world around it.
 struct Bench {
     session: Session,
@@ -137,8 +139,14 @@ impl Bench {
     }
 
     fn come_back(&mut self) -> Vec<String> {
+        self.come_back_with(|_| {})
+    }
+
+    fn come_back_with(&mut self, adjust: impl FnOnce(&mut Connect)) -> Vec<String> {
         let who = client("c", 5, 3600);
-        self.act(|session, now, steps| session.resume(who, connect(Version::V5), now, steps))
+        let mut connect = connect(Version::V5);
+        adjust(&mut connect);
+        self.act(|session, now, steps| session.resume(who, connect, now, steps))
     }
 
     /// Subscribes to `t` with a backlog that begins where `start` says, answered with `position`.
