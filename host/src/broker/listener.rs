@@ -147,7 +147,10 @@ impl Broker {
                     .filter(|_| Some(reason) == self.settings.redirect),
                 ..ConnAck::refusal(reason, text)
             };
-            return self.refuse(socket, Some(Encoder::from(&connect)), ack, permit).await;
+            // Before MQTT 5 no return code speaks of QoS [MQTT-3.2.2-6 of 3.1.1].
+            let unspeakable = connect.version < Version::V5 && reason == Reason::QOS_NOT_SUPPORTED;
+            let answer = (!unspeakable).then(|| Encoder::from(&connect));
+            return self.refuse(socket, answer, ack, permit).await;
         }
         let assigned = connect.client_id.is_empty();
         let id = match assigned {
@@ -247,7 +250,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Answers a refused CONNECT in the client's version, then lets it go.
+    /// Answers a refused CONNECT where an answer can be written, then lets the client go.
     async fn refuse(&self, socket: TcpStream, answer: Option<Encoder>, ack: ConnAck, permit: Permit) {
         metrics::counter!(telemetry::DISCONNECTS, "reason" => ack.reason.to_string()).increment(1);
         let encoder = answer.unwrap_or(Encoder::new(Version::V311));

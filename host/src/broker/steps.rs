@@ -74,9 +74,13 @@ impl Connection {
     }
 
     fn put(&mut self, packet: Outgoing) {
-        if let Some(wire) = &mut self.wire {
+        let Some(wire) = &mut self.wire else { return };
+        let greets = matches!(packet, Outgoing::ConnAck(_));
+        if wire.put(packet) {
             self.figures.packets_out += 1;
-            wire.put(packet);
+        } else if greets {
+            // Nothing may come before the CONNACK, so nothing can come [MQTT-3.2.0-1].
+            self.hang_up(Reason::PACKET_TOO_LARGE);
         }
     }
 

@@ -91,19 +91,21 @@ impl Wire {
         }
     }
 
-    /// Puts a packet behind what waits to be written. Too large a one is dropped: the session has seen to it
-    /// for messages, and the rest has nothing that could be left out.
-    pub(super) fn put(&mut self, mut packet: Outgoing) {
+    /// Puts a packet behind what waits to be written; false where it is too large for the client, and is dropped:
+    /// the session has seen to it for messages, and the rest has nothing that could be left out.
+    pub(super) fn put(&mut self, mut packet: Outgoing) -> bool {
         if self.put_with_alias(&mut packet) {
-            return;
+            return true;
         }
-        if let Err(error) = self.encoder.encode(&packet, &mut self.outbox) {
+        let written = self.encoder.encode(&packet, &mut self.outbox);
+        if let Err(error) = &written {
             tracing::debug!(
                 bytes = error.bytes,
                 bytes_max = error.bytes_max,
                 "packet larger than the client accepts"
             );
         }
+        written.is_ok()
     }
 
     /// Puts a message with a topic alias, where there is one for it. False where nothing was put.

@@ -208,6 +208,8 @@ pub struct ConnAck {
     pub receive_max: u16,
     /// Maximum Packet Size that the server accepts, in bytes.
     pub packet_bytes_max: u32,
+    /// Maximum QoS that the server accepts and grants.
+    pub qos_max: Qos,
     /// The client identifier that we assigned.
     pub assigned_client_id: Option<String>,
     /// Topic Alias Maximum of the server.
@@ -230,6 +232,7 @@ impl ConnAck {
             session_expiry_s: None,
             receive_max: u16::MAX,
             packet_bytes_max: u32::MAX,
+            qos_max: Qos::ExactlyOnce,
             assigned_client_id: None,
             topic_alias_max: 0,
             server_keep_alive_s: None,

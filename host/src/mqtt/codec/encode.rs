@@ -143,7 +143,9 @@ impl Encoder {
             reason_code: code(ack.reason, v5::ConnectAckReason::UnspecifiedError),
             session_expiry_interval_secs: ack.session_expiry_s,
             receive_max: NonZeroU16::new(ack.receive_max).unwrap_or(NonZeroU16::MAX),
-            max_packet_size: Some(ack.packet_bytes_max),
+            // What everybody accepts need not be said; a refusal says nothing of us.
+            max_packet_size: Some(ack.packet_bytes_max).filter(|bytes| *bytes < u32::MAX),
+            max_qos: v3::QoS::try_from(ack.qos_max as u8).unwrap_or(v3::QoS::ExactlyOnce),
             assigned_client_id: ack.assigned_client_id.as_deref().map(Into::into),
             topic_alias_max: ack.topic_alias_max,
             server_keepalive_sec: ack.server_keep_alive_s,

@@ -135,6 +135,7 @@ impl Session {
             session_expiry_s: (connect.session_expiry_s.unwrap_or(0) != granted).then_some(granted),
             receive_max: self.limits.receive_max,
             packet_bytes_max: u32::try_from(self.limits.packet_bytes_max).unwrap_or(u32::MAX),
+            qos_max: self.limits.qos_max,
             assigned_client_id: assigned.then(|| self.client.id.to_string()),
             topic_alias_max: self.limits.topic_alias_max,
             server_keep_alive_s: self.limits.server_keep_alive_s,

@@ -20,6 +20,7 @@ fn a_client_reads_our_connack() {
         session_expiry_s: Some(0),
         receive_max: 100,
         packet_bytes_max: 1 << 20,
+        qos_max: Qos::AtLeastOnce,
         assigned_client_id: Some("auto-1".into()),
         topic_alias_max: 16,
         server_keep_alive_s: Some(45),
@@ -51,6 +52,7 @@ fn a_client_reads_our_connack() {
         (read.response_info.as_deref(), read.server_reference.as_deref()),
         (Some("replies/"), Some("other.example:1883"))
     );
+    assert_eq!(read.max_qos, types::QoS::AtLeastOnce);
 
     for (reason, code) in [
         (0x00, 0),

@@ -197,6 +197,7 @@ fn a_reason_string_is_left_out_where_it_does_not_fit_or_is_not_wanted() {
         session_expiry_s: None,
         receive_max: u16::MAX,
         packet_bytes_max: 100,
+        qos_max: Qos::ExactlyOnce,
         assigned_client_id: None,
         topic_alias_max: 0,
         server_keep_alive_s: None,
