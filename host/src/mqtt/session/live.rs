@@ -56,15 +56,26 @@ impl Hold {
         self.bytes = self.held.iter().map(|delivery| delivery.message().size_bytes()).sum();
     }
 
+    /// Whether a message waits here that this one must not overtake ([MQTT-4.6.0-6]).
+    fn precedes(&self, delivery: &Delivery) -> bool {
+        let same = |held: &Delivery| held.qos == delivery.qos && held.message().topic == delivery.message().topic;
+        self.held.iter().any(same)
+    }
+
     pub(super) fn holds(&self, id: MessageId) -> bool {
         self.held.iter().any(|delivery| delivery.message().id == id)
     }
 
-    pub(super) fn take(&mut self, id: MessageId) -> Option<Delivery> {
+    /// Takes this message out, and what came before it: that must not follow it.
+    pub(super) fn take_through(&mut self, id: MessageId) -> Option<(Vec<Delivery>, Delivery)> {
         let at = self.held.iter().position(|delivery| delivery.message().id == id)?;
-        let delivery = self.held.remove(at)?;
-        self.bytes -= delivery.message().size_bytes();
-        Some(delivery)
+        let mut before: Vec<Delivery> = self.held.drain(..=at).collect();
+        self.bytes -= before
+            .iter()
+            .map(|delivery| delivery.message().size_bytes())
+            .sum::<usize>();
+        let found = before.pop()?;
+        Some((before, found))
     }
 }
 
@@ -149,9 +160,10 @@ impl Session {
             self.books.deferred += 1;
             return;
         }
-        // An older retained message must not follow a newer one. A backlog may take for ever, and what the
-        // store does not have cannot wait for it.
-        if !is_stored && (replay.hold.overflowed || !replay.sends_retained()) {
+        // An older retained message must not follow a newer one, nor any message one before it. Otherwise a backlog
+        // may take for ever, and what the store does not have cannot wait for it.
+        let waits = replay.sends_retained() || replay.hold.precedes(&delivery);
+        if !is_stored && (replay.hold.overflowed || !waits) {
             return self.enqueue_or_defer(delivery, now, steps);
         }
         match replay.hold.push(delivery, len_max, bytes_max) {

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::model::delivery::{Page, Position, Run, Stored};
+use crate::model::id::MessageId;
 use crate::model::message::Message;
 
 use super::outbound::{Delivery, Enqueued};
 use super::reader::ReaderKey;
 use super::replay::From;
+use super::subscribe::Subscriptions;
 use super::{Now, ReadId, Session, Steps, SubId};
 
 /// One row of a page.
@@ -152,12 +154,14 @@ impl Session {
         if reading.tracker.knows(position) {
             return true;
         }
-        let mut retained_sent = false;
-        let mut held = None;
-        if let Some(replay) = &mut known.replay {
-            retained_sent = replay.retained_sent.contains(&message.id);
-            held = replay.hold.take(message.id);
-        }
+        let no_local = known.subscription.no_local && message.from == self.client.id;
+        let replay = known.replay.as_mut();
+        let retained_sent = replay.as_ref().is_some_and(|it| it.retained_sent.contains(&message.id));
+        let held = replay.and_then(|it| it.hold.take_through(message.id));
+        let held = held.map(|held| self.send_before(held, now, steps));
+        let Some(reading) = self.readers.get_mut(key) else {
+            return true;
+        };
         if let Some(delivery) = self.outbound.find(message.id) {
             if delivery.run.stored_in(&reading.backlog.reader.pool).is_none() {
                 (delivery.run, delivery.index) = (Arc::clone(run), index);
@@ -169,20 +173,48 @@ impl Session {
             return true;
         }
         let has_it = retained_sent || self.outbound.exchanges.has(message.id);
-        if has_it || (known.subscription.no_local && message.from == self.client.id) {
+        if has_it || no_local {
             reading.tracker.follow(run, index);
             reading.tracker.acked(run, index);
             reading.dirty = true;
             self.positions_later(now.instant);
             return true;
         }
-        known.sent_from_store(message.id);
+        let held = held.or_else(|| {
+            let held = self.subscriptions.take_held(&row.subs, message.id);
+            held.map(|held| self.send_before(held, now, steps))
+        });
         // As live: one copy for every subscription that matches, whichever of them has read it.
         let from_us = message.from == self.client.id;
         let stored = || Some(self.on_terms(&self.terms(&row.subs, from_us)?, run, index));
-        let Some(delivery) = held.or_else(stored) else {
+        let Some(mut delivery) = held.or_else(stored) else {
             return true;
         };
+        if !delivery.readers.contains(&key) {
+            delivery.readers.push(key);
+        }
+        let known = self.subscriptions.subs.entry(sub);
+        known.and_modify(|known| known.sent_from_store(message.id));
         self.enqueue(delivery, now, steps) == Enqueued::Done
+    }
+
+    /// Sends what was held before this delivery, which is next.
+    fn send_before(
+        &mut self,
+        (before, delivery): (Vec<Delivery>, Delivery),
+        now: &mut Now<'_>,
+        steps: &mut Steps,
+    ) -> Delivery {
+        let before = before.into_iter();
+        before.for_each(|delivery| self.enqueue_or_defer(delivery, now, steps));
+        delivery
+    }
+}
+
+impl Subscriptions {
+    /// The live copy of a row, in whichever hold of these it waits, and what waits before it.
+    fn take_held(&mut self, matching: &[SubId], id: MessageId) -> Option<(Vec<Delivery>, Delivery)> {
+        let mut holds = matching.iter();
+        holds.find_map(|sub| self.subs.get_mut(sub)?.replay.as_mut()?.hold.take_through(id))
     }
 }

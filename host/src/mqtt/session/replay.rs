@@ -166,7 +166,7 @@ impl Session {
                     let since = range.and_then(|range| now.wall.checked_sub(range));
                     // What was missed stays unread until the next SUBSCRIBE: the position must not pass it.
                     let stopped = returned && !asked.on_resume;
-                    let key = self.read_again(&before, &asked.reader);
+                    let key = self.read_again(&before, &asked.reader, occasion);
                     let key = key.unwrap_or_else(|| self.read_anew(sub, occasion, asked, steps));
                     if let Some(reading) = self.readers.get_mut(key) {
                         (reading.since, reading.stopped) = (since, stopped);
@@ -194,27 +194,34 @@ impl Session {
         }
     }
 
-    /// The same reader as before the subscription was repeated: it knows what was sent and acknowledged.
-    fn read_again(&mut self, before: &[ReaderKey], reader: &Reader) -> Option<ReaderKey> {
+    /// The same reader as before the subscription was repeated: it knows what was sent and acknowledged. One that
+    /// does not know yet where it begins goes on waiting: a new one would begin behind what is held.
+    fn read_again(&mut self, before: &[ReaderKey], reader: &Reader, occasion: Occasion) -> Option<ReaderKey> {
         let is_same = |key: &&ReaderKey| {
             self.readers
                 .get(**key)
-                .is_some_and(|reading| reading.begun && reading.backlog.reader == *reader)
+                .is_some_and(|reading| reading.backlog.reader == *reader)
         };
         let key = *before.iter().find(is_same)?;
         let reading = self.readers.get_mut(key)?;
-        reading.stopped = false;
-        reading.go_back();
+        if reading.begun {
+            reading.stopped = false;
+            reading.go_back();
+            return Some(key);
+        }
+        let suback_waits = suback_waits_for(&reading.backlog);
+        let begin = self.readers.begins.iter().find(|(_, waiting)| **waiting == key);
+        if let (Occasion::Subscribe(packet_id), Some((read, _)), true) = (occasion, begin, suback_waits) {
+            self.subscriptions.wait_for(packet_id, *read);
+        }
         Some(key)
     }
 
     fn read_anew(&mut self, sub: SubId, occasion: Occasion, backlog: Box<Backlog>, steps: &mut Steps) -> ReaderKey {
         let read = self.new_read();
         if let Occasion::Subscribe(packet_id) = occasion
-            && backlog.durable
-            && backlog.start == Start::Latest
+            && suback_waits_for(&backlog)
         {
-            // A message stored between SUBACK and the row would be skipped after a crash (spec B1).
             self.subscriptions.wait_for(packet_id, read);
         }
         steps.push_back(Step::Begin(read, backlog.clone()));
@@ -411,4 +418,10 @@ impl Session {
         }
         self.drive_replays_now(now, steps);
     }
+}
+
+/// Whether a SUBACK waits for the row that says where this begins: a message stored between the two would be
+/// skipped after a crash (spec B1).
+fn suback_waits_for(backlog: &Backlog) -> bool {
+    backlog.durable && backlog.start == Start::Latest
 }
