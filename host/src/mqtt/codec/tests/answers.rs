@@ -96,6 +96,7 @@ fn quietly(packet: &Outgoing) -> Vec<u8> {
     written(&outbox)
 }
 
+/// [5:MQTT-3.9.3-2] [5:MQTT-3.11.3-2] [3:MQTT-3.9.3-2]
 #[test]
 fn a_client_reads_our_answers() {
     let reasons = vec![

@@ -41,6 +41,9 @@ fn will(properties: &[u8], topic: &[u8]) -> Vec<u8> {
     payload
 }
 
+/// [5:MQTT-3.1.2-3] [5:MQTT-3.1.2-11] [5:MQTT-3.1.2-12] [5:MQTT-3.1.2-13] [5:MQTT-3.1.3-4] [5:MQTT-3.1.3-11]
+/// [5:MQTT-3.1.3-12] [5:MQTT-3.1.4-1] [3:MQTT-3.1.2-3] [3:MQTT-3.1.2-13] [3:MQTT-3.1.2-15] [3:MQTT-3.1.2-22]
+/// [3:MQTT-3.1.4-1]
 #[test]
 fn every_broken_rule_of_connect_is_refused_and_mqtt_5_hears_why() {
     const MALFORMED: Reason = Reason::MALFORMED_PACKET;

@@ -1,5 +1,5 @@
-//! What the whole codec does: bytes in, packets out, and back. Tables of the standard's rules in `strict`,
-//! the decoder crate as a client in `round_trips` and
+//! What the whole codec does: bytes in, packets out, and back. Tables of the standard's rules in `strict`, the same
+//! rules in every place where they hold in `exhaustive`, the decoder crate as a client in `round_trips` and
 //! `answers`, random and mutated bytes in `random`.
 
 use std::io::IoSlice;
@@ -19,6 +19,7 @@ use crate::mqtt::packet::{Copy, Packet, Version};
 
 mod answers;
 mod connecting;
+mod exhaustive;
 mod random;
 mod round_trips;
 mod sending;

@@ -168,6 +168,7 @@ fn a_refused_packet_leaves_what_stood_before_it() {
     assert_eq!(written(&outbox), b"\xD0\x00\xD0\x00");
 }
 
+/// [5:MQTT-3.2.2-19] [5:MQTT-3.14.2-3]
 #[test]
 fn a_reason_string_is_left_out_where_it_does_not_fit_or_is_not_wanted() {
     let bye = |text: &str| Outgoing::Disconnect {
@@ -208,6 +209,7 @@ fn a_reason_string_is_left_out_where_it_does_not_fit_or_is_not_wanted() {
     assert_eq!(bytes.as_deref(), Ok(&b"\x20\x08\x00\x87\x05\x27\x00\x00\x00\x64"[..]));
 }
 
+/// [5:MQTT-3.3.2-17] [5:MQTT-3.3.2-18]
 #[test]
 fn a_refused_message_is_answered_with_what_to_do_where_that_fits_and_is_wanted() {
     let refused = Outgoing::Ack(Ack {

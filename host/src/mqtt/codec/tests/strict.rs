@@ -141,6 +141,11 @@ fn refused() -> Vec<(&'static str, Version, Vec<u8>, Reason)> {
     ]
 }
 
+/// [5:MQTT-1.5.4-1] [5:MQTT-1.5.4-2] [5:MQTT-1.5.5-1] [5:MQTT-2.2.2-1] [5:MQTT-3.3.1-2] [5:MQTT-3.3.1-4]
+/// [5:MQTT-3.3.2-1] [5:MQTT-3.3.2-2] [5:MQTT-3.3.2-8] [5:MQTT-3.3.2-13] [5:MQTT-3.3.2-14] [5:MQTT-3.3.4-6]
+/// [5:MQTT-3.8.3-1] [5:MQTT-3.8.3-2] [5:MQTT-3.8.3-4] [5:MQTT-3.8.3-5] [5:MQTT-3.10.3-1] [5:MQTT-3.10.3-2]
+/// [5:MQTT-4.13.1-1] [3:MQTT-1.5.3-1] [3:MQTT-1.5.3-2] [3:MQTT-2.3.1-1] [3:MQTT-3.3.1-2] [3:MQTT-3.3.1-4]
+/// [3:MQTT-3.8.3-3] [3:MQTT-3.8.3-4] [3:MQTT-3.10.3-2]
 #[test]
 fn every_broken_rule_is_answered_with_its_reason() {
     for (what, version, bytes, reason) in refused() {
@@ -151,6 +156,8 @@ fn every_broken_rule_is_answered_with_its_reason() {
     }
 }
 
+/// [5:MQTT-2.1.3-1] [5:MQTT-3.6.1-1] [5:MQTT-3.8.1-1] [5:MQTT-3.10.1-1] [5:MQTT-3.14.1-1] [5:MQTT-3.15.1-1]
+/// [3:MQTT-2.2.2-1] [3:MQTT-2.2.2-2] [3:MQTT-3.6.1-1] [3:MQTT-3.8.1-1] [3:MQTT-3.10.1-1] [3:MQTT-3.14.1-1]
 #[test]
 fn reserved_flags_of_every_fixed_header_are_refused() {
     for (kind, fixed) in [
@@ -233,6 +240,7 @@ fn what_the_standard_allows_is_let_through() {
     }
 }
 
+/// [5:MQTT-4.7.1-1] [5:MQTT-4.7.1-2] [5:MQTT-4.7.3-1] [5:MQTT-4.8.2-1] [5:MQTT-4.8.2-2]
 #[test]
 fn a_malformed_filter_is_refused_by_itself() {
     for (filter, error) in [
