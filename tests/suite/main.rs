@@ -15,6 +15,7 @@ mod aliases;
 mod architecture;
 mod clients;
 mod config;
+mod conformance;
 mod crash;
 mod equal;
 mod fault;

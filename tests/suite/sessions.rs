@@ -41,6 +41,7 @@ async fn a_resumed_session_keeps_its_subscriptions_and_a_clean_one_has_none() {
     }
 }
 
+/// [5:MQTT-3.1.4-3] [3:MQTT-3.1.4-2]
 #[tokio::test]
 async fn a_newcomer_with_the_same_id_takes_over_and_the_old_connection_is_told() {
     for mqtt in BOTH {
@@ -162,6 +163,7 @@ async fn a_disconnect_may_shorten_the_session() {
     assert!(!host.raw(Hello::persistent(Mqtt::V5, "app")).await.session_present);
 }
 
+/// [5:MQTT-3.1.2-22] [3:MQTT-3.1.2-24]
 #[tokio::test]
 async fn a_silent_client_is_closed_after_one_and_a_half_keep_alives() {
     for mqtt in BOTH {

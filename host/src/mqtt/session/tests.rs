@@ -394,6 +394,7 @@ fn qos_2_is_received_once_however_often_it_is_sent() {
     assert_eq!(bench.ack(AckKind::PubRel, 7), ["send PubComp 7 0x92"]);
 }
 
+/// [3:MQTT-4.8.0-2]
 #[test]
 fn a_refusal_is_a_reason_for_mqtt_5_and_a_closed_connection_for_mqtt_3() {
     let refused = [Refused(Reason::IMPLEMENTATION_SPECIFIC_ERROR)];
