@@ -246,7 +246,7 @@ impl Session {
         }
     }
 
-    /// False while the window of open gates is full: the bytes behind stay undecoded. Asked between packets.
+    /// False while the window of what waits for a store is full: the bytes behind stay undecoded. Asked between packets.
     pub fn wants_input(&self) -> bool {
         let window = usize::from(self.limits.receive_max);
         // An MQTT 5 client knows the window and is told when it breaks it; others are not read on.
@@ -255,7 +255,9 @@ impl Session {
         } else {
             self.gates.unanswered()
         };
-        open.max(self.gates.open_qos0()) < window
+        // Nobody is told a window for SUBSCRIBEs, but their answers may wait for a store, too.
+        let waits = self.gates.open_qos0().max(self.subscriptions.unanswered());
+        open.max(waits) < window
     }
 
     /// The rules of messages were planned: message `first + i` waits for `waits[i]` stores.

@@ -90,9 +90,9 @@ struct Waiting {
     /// The subscriptions that the packet made.
     subs: Vec<SubId>,
     /// Questions that must be answered first: where a reader begins.
-    begins: Vec<ReadId>,
+    begins: VecDeque<ReadId>,
     /// Commits of the subscriptions themselves, which nothing replaces.
-    keeps: Vec<ReadId>,
+    keeps: VecDeque<ReadId>,
     /// When it no longer waits for questions; set once everything was asked.
     due: Option<Instant>,
 }
@@ -175,13 +175,21 @@ impl Subscriptions {
 
     /// The SUBACK of this packet waits for the answer to this question.
     pub(super) fn wait_for(&mut self, packet_id: Option<u16>, read: ReadId) {
-        if let Some(waiting) = self
-            .waiting
-            .iter_mut()
-            .find(|waiting| Some(waiting.packet_id) == packet_id)
-        {
-            waiting.begins.push(read);
+        if let Some(waiting) = packet_id.and_then(|packet_id| self.being_asked(packet_id)) {
+            waiting.begins.push_back(read);
         }
+    }
+
+    /// The SUBACK of the SUBSCRIBE whose questions are being asked. A client may have used its identifier for
+    /// an earlier one that still waits; that one has been asked for.
+    fn being_asked(&mut self, packet_id: u16) -> Option<&mut Waiting> {
+        let mut waiting = self.waiting.iter_mut();
+        waiting.find(|waiting| waiting.packet_id == packet_id && waiting.due.is_none())
+    }
+
+    /// SUBSCRIBEs that have no SUBACK yet.
+    pub(super) fn unanswered(&self) -> usize {
+        self.waiting.len()
     }
 }
 
@@ -192,8 +200,8 @@ impl Session {
             packet_id,
             reasons: Vec::new(),
             subs: Vec::new(),
-            begins: Vec::new(),
-            keeps: Vec::new(),
+            begins: VecDeque::new(),
+            keeps: VecDeque::new(),
             due: None,
         };
         for asked in packet.filters {
@@ -319,12 +327,7 @@ impl Session {
     /// The routes and rules of this SUBSCRIBE are done: its SUBACK leaves, unless a row must be there first.
     pub fn answer(&mut self, packet_id: u16, now: &mut Now<'_>, steps: &mut Steps) {
         let due = now.instant + self.limits.suback_patience;
-        if let Some(waiting) = self
-            .subscriptions
-            .waiting
-            .iter_mut()
-            .find(|waiting| waiting.packet_id == packet_id)
-        {
+        if let Some(waiting) = self.subscriptions.being_asked(packet_id) {
             waiting.due = Some(due);
         }
         self.answer_subscribers(now, steps);
@@ -333,8 +336,12 @@ impl Session {
     /// A question or a commit that a SUBACK may wait for was answered.
     pub(super) fn answered(&mut self, read: ReadId, now: &mut Now<'_>, steps: &mut Steps) {
         for waiting in &mut self.subscriptions.waiting {
-            waiting.begins.retain(|begin| *begin != read);
-            waiting.keeps.retain(|keep| *keep != read);
+            // Answers come in the order of the questions, more or less.
+            for questions in [&mut waiting.begins, &mut waiting.keeps] {
+                if let Some(at) = questions.iter().position(|asked| *asked == read) {
+                    questions.remove(at);
+                }
+            }
         }
         self.answer_subscribers(now, steps);
     }

@@ -786,4 +786,38 @@ fn a_refused_message_does_not_hold_its_readers() {
     assert_eq!(bench.pass(Duration::from_millis(50)), ["advance 1"]);
 }
 
+#[test]
+fn a_subscribe_with_the_identifier_of_one_that_still_waits_gets_a_suback_of_its_own() {
+    let mut bench = Bench::v5();
+    for _ in 0..2 {
+        bench.receive(subscribe("t", 1));
+        let effects = vec![Effect::Backlog(Box::new(backlog(Start::Latest)))];
+        bench.act(|session, now, steps| session.subscribed(1, Some(1), effects, now, steps));
+        bench.act(|session, now, steps| session.answer(1, now, steps));
+    }
+    for read in [1, 2] {
+        let seen = bench.act(|session, now, steps| session.begun(read, Some(Position(0)), now, steps));
+        assert!(seen.contains(&"send SubAck 1".to_owned()), "{read}: {seen:?}");
+    }
+}
+
+#[test]
+fn a_session_reads_no_further_while_a_window_of_subscribes_waits_for_the_store() {
+    let limits = Limits {
+        receive_max: 2,
+        ..Limits::default()
+    };
+    let (mut bench, _) = Bench::new(Version::V5, limits, |_| {});
+    for (sub, filter) in [(1, "t/1"), (2, "t/2")] {
+        assert!(bench.session.wants_input(), "{filter}");
+        bench.receive(subscribe(filter, 1));
+        let effects = vec![Effect::Backlog(Box::new(backlog(Start::Latest)))];
+        bench.act(|session, now, steps| session.subscribed(sub, Some(1), effects, now, steps));
+        bench.act(|session, now, steps| session.answer(1, now, steps));
+    }
+    assert!(!bench.session.wants_input());
+    bench.act(|session, now, steps| session.begun(1, Some(Position(0)), now, steps));
+    assert!(bench.session.wants_input());
+}
+
 mod kept;
