@@ -377,4 +377,6 @@ type Aliases = Map<u16, Topic>;
 #[cfg(test)]
 pub(crate) mod fixtures;
 #[cfg(test)]
+mod random;
+#[cfg(test)]
 mod tests;
