@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use foldhash::fast::RandomState;
 use parking_lot::RwLock;
+use smallvec::{SmallVec, smallvec};
 
 use super::mailbox::Mailbox;
 use crate::model::message::Subscription;
@@ -189,48 +190,89 @@ impl Table {
     fn prune(&mut self, subscription: &Subscription) {
         match subscription.filter.is_exact() {
             true => drop(self.exact.remove(subscription.filter.as_str())),
-            false => drop(self.wild.prune(subscription.filter.as_str())),
+            false => self.wild.prune(subscription.filter.as_str()),
         }
     }
 }
 
+/// Walks are loops here: a topic may have 65,536 levels, and a thread has no stack for as many calls.
 impl Node {
     /// Everything that matches `rest` below this node; `None` is a topic that ends here.
     fn collect<'a>(&'a self, rest: Option<&str>, found: &mut Vec<&'a Entry>) {
-        found.extend(&self.below);
-        let Some(rest) = rest else {
-            found.extend(&self.here);
-            return;
-        };
-        let (level, rest) = rest
-            .split_once('/')
-            .map_or((rest, None), |(level, rest)| (level, Some(rest)));
-        let same = self.levels.get(level);
-        same.into_iter()
-            .chain(self.any.as_deref())
-            .for_each(|node| node.collect(rest, found));
+        let mut open: SmallVec<[(&Node, Option<&str>); 8]> = smallvec![(self, rest)];
+        while let Some((node, rest)) = open.pop() {
+            found.extend(&node.below);
+            let Some(rest) = rest else {
+                found.extend(&node.here);
+                continue;
+            };
+            let (level, rest) = rest
+                .split_once('/')
+                .map_or((rest, None), |(level, rest)| (level, Some(rest)));
+            let children = node.any.as_deref().into_iter().chain(node.levels.get(level));
+            open.extend(children.map(|child| (child, rest)));
+        }
     }
 
-    /// Removes empty nodes along a filter; answers whether this one is empty now.
-    fn prune(&mut self, filter: &str) -> bool {
-        let (level, rest) = filter
-            .split_once('/')
-            .map_or((filter, None), |(level, rest)| (level, Some(rest)));
-        let empty = |node: &mut Node| rest.map_or(node.is_empty(), |rest| node.prune(rest));
-        match level {
-            "#" => {}
-            "+" => drop(self.any.take_if(|node| empty(node))),
-            _ => {
-                if self.levels.get_mut(level).is_some_and(empty) {
-                    self.levels.remove(level);
-                }
+    /// Removes the nodes along a filter that nobody needs any more.
+    fn prune(&mut self, filter: &str) {
+        // How many of them are needed: down to the last one that others use, too.
+        let (mut node, mut needed) = (&*self, 0);
+        for (depth, level) in filter.split('/').enumerate() {
+            if node.is_shared() {
+                needed = depth;
             }
+            let Some(child) = node.child(level) else { break };
+            node = child;
         }
-        self.is_empty()
+        if !node.is_empty() {
+            return;
+        }
+        let (mut node, mut levels) = (self, filter.split('/'));
+        for level in levels.by_ref().take(needed) {
+            let child = match level {
+                "+" => node.any.as_deref_mut(),
+                _ => node.levels.get_mut(level),
+            };
+            let Some(child) = child else { return };
+            node = child;
+        }
+        match levels.next() {
+            Some("+") => node.any = None,
+            Some(level) => drop(node.levels.remove(level)),
+            None => {}
+        }
+    }
+
+    fn child(&self, level: &str) -> Option<&Self> {
+        match level {
+            "+" => self.any.as_deref(),
+            _ => self.levels.get(level),
+        }
+    }
+
+    /// Whether it is there for more than one way down.
+    fn is_shared(&self) -> bool {
+        let ends = !self.here.is_empty() || !self.below.is_empty();
+        ends || self.levels.len() + usize::from(self.any.is_some()) > 1
     }
 
     fn is_empty(&self) -> bool {
         self.here.is_empty() && self.below.is_empty() && self.any.is_none() && self.levels.is_empty()
+    }
+
+    fn take_children(&mut self) -> impl Iterator<Item = Self> + use<> {
+        let any = self.any.take().map(|node| *node);
+        std::mem::take(&mut self.levels).into_values().chain(any)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let mut open: Vec<Node> = self.take_children().collect();
+        while let Some(mut node) = open.pop() {
+            open.extend(node.take_children());
+        }
     }
 }
 
@@ -346,6 +388,45 @@ mod tests {
             .for_each(|(sub, filter)| routes.remove(&me, sub, &to(filter)));
         let table = routes.table.read();
         assert!(table.count == 0 && table.exact.is_empty() && table.wild.is_empty());
+    }
+
+    #[test]
+    fn removing_a_route_leaves_the_others() {
+        let filters = ["a/+/c", "a/+/c/d", "a/+", "a/#", "+/+/c", "a/b/+", "a/b/+/c"];
+        for gone in filters {
+            let routes = Routes::default();
+            let me = mailbox();
+            (0..)
+                .zip(filters)
+                .for_each(|(sub, filter)| routes.add(&me, sub, &to(filter)));
+            let sub = filters.iter().position(|filter| *filter == gone).expect("one of them");
+            routes.remove(&me, sub as SubId, &to(gone));
+            for topic in ["a", "a/b", "a/b/c", "a/x/c/d", "x/y/c", "a/b/x/c"] {
+                let matches = |filter: &&&str| Filter::new(filter.to_string()).expect("good").matches(topic);
+                let expected = filters.iter().filter(|filter| **filter != gone).filter(matches).count();
+                let targets = routes.look_up(topic);
+                let found: usize = targets.each.iter().map(|target| target.subs.len()).sum();
+                assert_eq!(found, expected, "{topic} without {gone}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_deepest_filters_and_topics_need_no_stack() {
+        let routes = Routes::default();
+        let me = mailbox();
+        let deep = "/".repeat(usize::from(u16::MAX) - 1);
+        let filters = [format!("{deep}+"), format!("{deep}#")];
+        (0..)
+            .zip(&filters)
+            .for_each(|(sub, filter)| routes.add(&me, sub, &to(filter)));
+        assert_eq!(routes.look_up(&deep).each[0].subs.len(), 2, "+ matches an empty level");
+        routes.remove(&me, 0, &to(&filters[0]));
+        assert_eq!(routes.look_up(&deep).each[0].subs[..], [1]);
+        routes.remove(&me, 1, &to(&filters[1]));
+        assert!(routes.table.read().wild.is_empty());
+        routes.add(&me, 2, &to(&filters[0]));
+        drop(routes);
     }
 
     #[test]
