@@ -70,7 +70,11 @@ impl Connection {
     fn act_first(&mut self, act: impl FnOnce(&mut Session, &mut Now<'_>, &mut Steps)) {
         let mut later = std::mem::take(&mut self.steps);
         self.act(act);
-        self.steps.append(&mut later);
+        // Few come before many: a SUBSCRIBE may have tens of thousands of filters.
+        while let Some(step) = self.steps.pop_back() {
+            later.push_front(step);
+        }
+        self.steps = later;
     }
 
     fn put(&mut self, packet: Outgoing) {

@@ -235,8 +235,8 @@ impl Session {
         let Some(key) = self.readers.begins.remove(&read) else {
             return;
         };
-        if let Some(reading) = self.readers.get_mut(key) {
-            let sub = reading.sub;
+        let sub = self.readers.get(key).map(|reading| reading.sub);
+        if let (Some(sub), Some(reading)) = (sub, self.readers.get_mut(key)) {
             let hold = self
                 .subscriptions
                 .subs
@@ -263,7 +263,9 @@ impl Session {
             }
         }
         self.answered(read, now, steps);
-        self.drive_replays_now(now, steps);
+        if let Some(sub) = sub {
+            self.drive(sub, now, steps);
+        }
     }
 
     /// This reader's store did not answer: its subscription goes on without it.
