@@ -17,6 +17,8 @@ use crate::mqtt::packet::{Connect, Outgoing, Packet};
 
 /// A read takes at most so much: larger than what usually waits, so that a short read tells the end.
 const READ_BYTES: usize = 64 * 1024;
+/// From this size on a frame has a buffer of its own.
+const LARGE_BYTES: usize = 16 * 1024;
 /// While so much waits to be written, nothing more is put behind it.
 const OUTBOX_BYTES_MAX: usize = 256 * 1024;
 /// Slices of one vectored write.
@@ -145,8 +147,9 @@ impl Wire {
 
     /// Reads once. Answers how many bytes came in; 0 is the end.
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let wanted = self.wanted();
         SCRATCH.with_borrow_mut(|scratch| {
-            let mut buffer = ReadBuf::new(scratch);
+            let mut buffer = ReadBuf::new(&mut scratch[..wanted]);
             ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buffer))?;
             let read = buffer.filled();
             if !self.unread.is_empty() {
@@ -159,12 +162,29 @@ impl Wire {
                 self.unread = Bytes::copy_from_slice(read);
             } else {
                 self.partial.extend_from_slice(read);
-                if codec::missing(&self.partial) == 0 {
-                    self.unread = self.partial.split().freeze();
+                match codec::missing(&self.partial) {
+                    0 => self.unread = self.partial.split().freeze(),
+                    missing => self.partial.reserve(missing.min(self.packet_bytes_max)),
                 }
             }
             Poll::Ready(Ok(read.len()))
         })
+    }
+
+    /// How much the next read may take. A large frame is read to its end and no further: what came behind it
+    /// would make its buffer grow, and keep it as long as a message of a few bytes lives.
+    fn wanted(&self) -> usize {
+        let started: &[u8] = if self.partial.is_empty() {
+            &self.unread
+        } else {
+            &self.partial
+        };
+        match codec::missing(started) {
+            // Whole frames that the session does not want yet.
+            0 => READ_BYTES,
+            missing if started.len() + missing < LARGE_BYTES => READ_BYTES,
+            missing => missing.min(READ_BYTES),
+        }
     }
 
     /// Writes once. Ready when something was written.
