@@ -180,6 +180,11 @@ impl Host {
         digits.parse().expect("a port")
     }
 
+    /// Its process, for a look at what it uses.
+    pub fn pid(&self) -> u32 {
+        self.running.pid.as_raw_nonzero().get().cast_unsigned()
+    }
+
     /// The data folder.
     pub fn data(&self) -> PathBuf {
         self.data.clone()

@@ -9,6 +9,7 @@ pub mod host;
 pub mod log;
 pub mod look;
 pub mod plain;
+pub mod memory;
 pub mod raw;
 pub mod tools;
 
@@ -41,4 +42,10 @@ pub async fn within<T>(what: impl AsRef<str>, future: impl Future<Output = T>) -
 pub fn repository() -> PathBuf {
     let host = Path::new(env!("CARGO_MANIFEST_DIR"));
     host.parent().expect("host/ lies in the repository").to_path_buf()
+}
+
+/// A runtime for one thread that measures, and must not wait for what others do.
+pub fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build().expect("a thread can wait for sockets")
 }

@@ -182,7 +182,14 @@ impl Host {
 
     /// The same by way of another address.
     pub async fn dial_at(&self, address: &str, mqtt: Mqtt) -> Raw {
-        let stream = within("a TCP connection", TcpStream::connect((address, self.port()))).await;
+        Raw::dial(address, self.port(), mqtt).await
+    }
+}
+
+impl Raw {
+    /// A TCP connection of the runtime that asks for it, on which nothing has been said yet.
+    pub async fn dial(address: &str, port: u16, mqtt: Mqtt) -> Self {
+        let stream = within("a TCP connection", TcpStream::connect((address, port))).await;
         let stream = stream.expect("the host listens");
         stream.set_nodelay(true).expect("a fresh socket");
         let codec = match mqtt {
@@ -203,9 +210,7 @@ impl Host {
             receive_max: u16::MAX,
         }
     }
-}
 
-impl Raw {
     /// Writes a CONNECT and says what is answered.
     pub async fn hello(&mut self, hello: Hello<'_>) -> Said {
         self.send(hello.packet()).await;

@@ -22,6 +22,7 @@ mod fault;
 mod gate;
 mod kept;
 mod limits;
+mod hostile;
 mod lookup;
 mod offline;
 mod operator;
