@@ -17,10 +17,11 @@ use crate::model::event::{Effect, Start};
 use crate::model::id::IdClock;
 use crate::model::message::Qos;
 use crate::model::properties::Properties;
+use crate::model::session::Will;
 use crate::model::topic::TopicError;
-use crate::mqtt::packet::{Ack, Connect, Disconnect, Publish, Subscribe, Unsubscribe, Will};
+use crate::mqtt::packet::{Ack, Connect, Disconnect, Publish, Subscribe, Unsubscribe};
 
-const CASES: u32 = 100_000;
+const CASES: u32 = 50_000;
 const INFLIGHT_MAX: u16 = 3;
 const RECEIVE_MAX: u16 = 4;
 
@@ -76,6 +77,13 @@ enum Deed {
         result: Settled,
     },
     Pass(u64),
+    /// The store that keeps sessions has written what was handed to it, or could not.
+    Keep {
+        count: usize,
+        there: bool,
+    },
+    /// Sessions are kept in another run of the store, or no longer.
+    Reload(bool),
     Overflow,
     Lose,
     Connect {
@@ -131,6 +139,8 @@ fn by_others() -> impl Strategy<Value = Deed> {
             .prop_map(|(which, rows, end, odds)| Deed::Answer { which, rows, end, given_up: odds == 0 }),
         3 => (1..4_usize, result).prop_map(|(count, result)| Deed::Settle { count, result }),
         2 => select(vec![1, 60, 6_000, 100_000]).prop_map(Deed::Pass),
+        4 => (1..4_usize, 0..16_u8).prop_map(|(count, odds)| Deed::Keep { count, there: odds > 0 }),
+        1 => (0..4_u8).prop_map(|odds| Deed::Reload(odds > 0)),
         1 => Just(Deed::Overflow),
         1 => Just(Deed::Lose),
         2 => (any::<bool>(), select(vec![0, 5, 3600]), any::<bool>())
@@ -219,10 +229,13 @@ struct World {
     /// The next row of the store and of what is live.
     next_row: usize,
     wants_backlog: bool,
+    keeps: Option<Keeping>,
+    /// What was handed to the store that keeps sessions.
+    keeping: VecDeque<ReadId>,
 }
 
 impl World {
-    fn new(version: Version) -> Self {
+    fn new(version: Version, kept: bool) -> Self {
         Self {
             version,
             limits: Arc::new(Limits {
@@ -243,6 +256,8 @@ impl World {
             waiting: VecDeque::new(),
             next_row: 1,
             wants_backlog: false,
+            keeps: kept.then(|| Keeping { pool: pool(), epoch: 1 }),
+            keeping: VecDeque::new(),
         }
     }
 
@@ -264,6 +279,7 @@ impl World {
                 delivered: true,
                 acked: true,
             },
+            keeps: self.keeps.as_ref(),
         };
         if let Some(session) = &mut self.session {
             act(session, &mut now, steps);
@@ -272,7 +288,7 @@ impl World {
 
     fn carry_out(&mut self, step: Step, steps: &mut Steps) {
         match step {
-            Step::Publish { ticket, message } => {
+            Step::Publish { ticket, message, .. } => {
                 assert_eq!(ticket, self.judge.next_ticket, "tickets have no holes");
                 self.judge.next_ticket += 1;
                 // Of two messages one is stored.
@@ -293,6 +309,13 @@ impl World {
             Step::Answer(packet_id) => {
                 self.act_into(|session, now, steps| session.answer(packet_id, now, steps), steps);
             }
+            Step::Returned(sub, _) => {
+                let effects = self.effects();
+                let mut later = std::mem::take(steps);
+                self.act_into(|session, now, steps| session.returned(sub, effects, now, steps), steps);
+                steps.append(&mut later);
+            }
+            Step::Keep(id, _) => self.keeping.push_back(id),
             Step::Begin(read, _) => self.questions.push((read, None)),
             Step::Read(read, _, window) => {
                 assert!(window.limit > 0, "a page has room for a row");
@@ -319,6 +342,7 @@ impl World {
         self.session = None;
         self.waiting.clear();
         self.questions.clear();
+        self.keeping.clear();
         self.judge = Judge::default();
     }
 
@@ -363,9 +387,10 @@ impl World {
     fn come_to_rest(&mut self) {
         self.settle(usize::MAX, Settled::Stored);
         let mut answers = 0..1000;
-        while !self.questions.is_empty() {
+        while !self.questions.is_empty() || !self.keeping.is_empty() {
             assert!(answers.next().is_some(), "there is an end to reading");
             self.answer(0, 0, true, false);
+            self.keep(1, true);
         }
         self.happen(Deed::Ping);
         self.happen(Deed::Pass(6_000));
@@ -458,6 +483,11 @@ impl World {
                 self.clock += Duration::from_millis(millis);
                 self.act(|session, now, steps| session.tick(now, steps));
             }
+            Deed::Keep { count, there } => self.keep(count, there),
+            Deed::Reload(kept) => {
+                let epoch = self.keeps.take().map_or(1, |keeping| keeping.epoch + 1);
+                self.keeps = kept.then(|| Keeping { pool: pool(), epoch });
+            }
             Deed::Overflow => self.act(|session, _, steps| session.overflowed(steps)),
             Deed::Lose => {
                 self.judge.hang_up();
@@ -489,6 +519,7 @@ impl World {
             wall: UNIX_EPOCH + self.clock,
             ids: Ids::new(&self.ids, 1),
             interest: Interest::default(),
+            keeps: self.keeps.as_ref(),
         };
         self.session = Some(Session::open(
             Arc::clone(&self.limits),
@@ -538,6 +569,13 @@ impl World {
             scanned,
         };
         self.act(|session, now, steps| session.page(read, (!given_up).then_some(page), now, steps));
+    }
+
+    fn keep(&mut self, count: usize, there: bool) {
+        for _ in 0..count {
+            let Some(id) = self.keeping.pop_front() else { return };
+            self.act(|session, now, steps| session.kept(id, there, now, steps));
+        }
     }
 
     fn settle(&mut self, count: usize, result: Settled) {
@@ -615,9 +653,10 @@ proptest! {
     #[test]
     fn no_order_of_packets_results_and_faults_breaks_a_session(
         version in select(vec![Version::V31, Version::V311, Version::V5]),
+        kept in any::<bool>(),
         deeds in vec(prop_oneof![by_client(), by_others()], 1..40),
     ) {
-        let mut world = World::new(version);
+        let mut world = World::new(version, kept);
         world.connect(connect(version, false, 3600, true));
         deeds.into_iter().for_each(|deed| world.happen(deed));
         world.come_to_rest();
