@@ -90,6 +90,8 @@ pub struct Limits {
     pub byte_rate: Option<Rate>,
     /// Deliver with the subscription's QoS where it is higher (`zone.external.upgrade_qos`).
     pub upgrade_qos: bool,
+    /// Questions to stores that a session may have open: others ask, too.
+    pub questions_max: usize,
     /// How long acknowledged positions gather before they are written.
     pub position_delay: Duration,
     /// How long a kept session whose client is away stays in memory.
@@ -123,6 +125,7 @@ impl Default for Limits {
             publish_rate: None,
             byte_rate: None,
             upgrade_qos: false,
+            questions_max: 64,
             position_delay: Duration::from_millis(50),
             rest_after: Duration::from_secs(5),
             suback_patience: Duration::from_secs(5),

@@ -244,7 +244,7 @@ impl Session {
             let Some(delivery) = self.outbound.pop() else { break };
             self.send(delivery, now, steps);
         }
-        self.drive_replays(steps);
+        self.ask_on(steps);
     }
 
     /// Whether the client does not accept so large a packet ([MQTT-3.1.2-24]).

@@ -26,9 +26,13 @@ struct Row<'a> {
 impl Session {
     /// The answer to [`super::Step::Read`]; `None` where the store could not be read in time.
     pub fn page(&mut self, read: ReadId, page: Option<Page>, now: &mut Now<'_>, steps: &mut Steps) {
-        let Some(sub) = self.readers.reads.remove(&read) else {
-            return;
-        };
+        if let Some(sub) = self.readers.reads.remove(&read) {
+            self.take_page(sub, read, page, now, steps);
+            self.ask_on(steps);
+        }
+    }
+
+    fn take_page(&mut self, sub: SubId, read: ReadId, page: Option<Page>, now: &mut Now<'_>, steps: &mut Steps) {
         let Some(known) = self.subscriptions.subs.get_mut(&sub) else {
             return;
         };

@@ -1,5 +1,6 @@
 //! The readers of a session: which stored backlog a subscription reads, and how far it is acknowledged.
 
+use std::collections::VecDeque;
 use std::time::SystemTime;
 
 use crate::model::delivery::{Delivery as Kept, Place, PoolName, Position, Run};
@@ -55,6 +56,10 @@ pub(super) struct Readers {
     pub(super) begins: Map<ReadId, ReaderKey>,
     /// Which subscription awaits the answer to which [`Step::Read`].
     pub(super) reads: Map<ReadId, SubId>,
+    /// Where readers begin, as far as that was not asked yet.
+    pub(super) unasked: VecDeque<(ReadId, ReaderKey, Box<Backlog>)>,
+    /// Subscriptions that wait for their turn to read, and perhaps some that no longer do.
+    pub(super) turns: VecDeque<SubId>,
 }
 
 impl Readers {
@@ -73,6 +78,11 @@ impl Readers {
         };
         self.readings.insert(self.next, reading);
         self.next
+    }
+
+    /// Questions that stores have not answered yet.
+    pub(super) fn open_questions(&self) -> usize {
+        self.reads.len() + self.begins.len() - self.unasked.len()
     }
 
     pub(super) fn remove(&mut self, key: ReaderKey) {

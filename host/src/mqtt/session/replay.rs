@@ -100,16 +100,18 @@ impl Session {
         replay.hold.overflow();
         // `max_returned_count` and `time_range` are for subscribing; catching up loses nothing.
         reading.since = None;
+        let sub = reading.sub;
         if !known {
-            self.subscriptions.replaying.push(reading.sub);
+            self.subscriptions.replaying.push(sub);
             reading.go_back();
         }
+        self.wait_for_turn(sub, false);
     }
 
     /// The mailbox overflowed: live messages were dropped on their way to us.
     pub fn overflowed(&mut self, steps: &mut Steps) {
         self.catch_up_everywhere();
-        self.drive_replays(steps);
+        self.ask_on(steps);
     }
 
     fn catch_up_everywhere(&mut self) {
@@ -180,9 +182,9 @@ impl Session {
             }
         }
         before
-            .into_iter()
+            .iter()
             .filter(|key| !keys.contains(key))
-            .for_each(|key| self.readers.remove(key));
+            .for_each(|key| self.readers.remove(*key));
         if let Some(known) = self.subscriptions.subs.get_mut(&sub) {
             known.readers = keys;
             if let Some(replay) = &mut known.replay {
@@ -224,9 +226,10 @@ impl Session {
         {
             self.subscriptions.wait_for(packet_id, read);
         }
-        steps.push_back(Step::Begin(read, backlog.clone()));
-        let key = self.readers.add(sub, backlog);
+        let key = self.readers.add(sub, backlog.clone());
         self.readers.begins.insert(read, key);
+        self.readers.unasked.push_back((read, key, backlog));
+        self.ask_on(steps);
         key
     }
 
@@ -266,6 +269,7 @@ impl Session {
         if let Some(sub) = sub {
             self.drive(sub, now, steps);
         }
+        self.ask_on(steps);
     }
 
     /// This reader's store did not answer: its subscription goes on without it.
@@ -281,8 +285,49 @@ impl Session {
         }
     }
 
-    /// Reads on wherever there is room, after acknowledgements.
-    pub(super) fn drive_replays(&mut self, steps: &mut Steps) {
+    /// Asks what waits to be asked, as far as stores have answered and the window has room. Whoever has many
+    /// filters asks for long, but does not keep others from asking.
+    pub(super) fn ask_on(&mut self, steps: &mut Steps) {
+        while self.readers.open_questions() < self.limits.questions_max {
+            if let Some((read, key, mut backlog)) = self.readers.unasked.pop_front() {
+                // Whoever unsubscribed meanwhile must not leave a row behind.
+                backlog.durable &= self.readers.get(key).is_some();
+                steps.push_back(Step::Begin(read, backlog));
+                continue;
+            }
+            let Some(sub) = self.readers.turns.pop_front() else {
+                return;
+            };
+            if let Some(known) = self.subscriptions.subs.get_mut(&sub) {
+                known.waits_for_turn = false;
+                self.read_on(sub, steps);
+                let waits_on = |sub: &Sub| sub.waits_for_turn;
+                if self.subscriptions.subs.get(&sub).is_some_and(waits_on) {
+                    return; // the window is full
+                }
+            }
+        }
+    }
+
+    /// Puts a subscription into the line of those that want to read; at its head what no window holds up.
+    fn wait_for_turn(&mut self, sub: SubId, first: bool) {
+        let Subscriptions { subs, .. } = &mut self.subscriptions;
+        let turns = &mut self.readers.turns;
+        if turns.len() > 2 * subs.len() {
+            turns.retain(|sub| subs.contains_key(sub));
+        }
+        let Some(known) = subs.get_mut(&sub).filter(|known| !known.waits_for_turn) else {
+            return;
+        };
+        known.waits_for_turn = true;
+        match first {
+            true => turns.push_front(sub),
+            false => turns.push_back(sub),
+        }
+    }
+
+    /// Reads on wherever there is something to read.
+    pub(super) fn read_on_everywhere(&mut self, steps: &mut Steps) {
         self.replaying().into_iter().for_each(|sub| self.read_on(sub, steps));
     }
 
@@ -325,9 +370,10 @@ impl Session {
             .for_each(|delivery| self.enqueue_or_defer(delivery, now, steps));
     }
 
-    /// Asks for the next page of the first source, if the window has room for it.
+    /// Asks for the next page of the first source, or waits until it may.
     fn read_on(&mut self, sub: SubId, steps: &mut Steps) {
         let read = self.next_read + 1;
+        let busy = self.readers.open_questions() >= self.limits.questions_max;
         let Some(known) = self.subscriptions.subs.get_mut(&sub) else {
             return;
         };
@@ -343,8 +389,8 @@ impl Session {
             None => return,
             Some(From::Retained(pool, after, left)) => {
                 let windowed = known.subscription.qos > Qos::AtMostOnce;
-                if windowed && !self.outbound.wants_more(RETAINED_PAGE) {
-                    return;
+                if busy || (windowed && !self.outbound.wants_more(RETAINED_PAGE)) {
+                    return self.wait_for_turn(sub, !windowed);
                 }
                 let room = if windowed { self.outbound.room() } else { RETAINED_PAGE };
                 let limit = RETAINED_PAGE.min(room).min(*left).max(1);
@@ -363,8 +409,8 @@ impl Session {
                 let Some(reading) = self.readers.get(*key).filter(|reading| reading.begun) else {
                     return;
                 };
-                if !self.outbound.wants_more(reading.backlog.page) {
-                    return;
+                if busy || !self.outbound.wants_more(reading.backlog.page) {
+                    return self.wait_for_turn(sub, false);
                 }
                 let limit = reading
                     .backlog

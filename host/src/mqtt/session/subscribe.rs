@@ -34,6 +34,8 @@ pub(super) struct Sub {
     pub(super) is_new: bool,
     /// The client itself subscribed; otherwise the operator did (spec C4), who keeps that.
     own: bool,
+    /// It waits for its turn to read.
+    pub(super) waits_for_turn: bool,
     /// Messages that were lately sent from a store: their live copies may still be on the way.
     recent: VecDeque<MessageId>,
 }
@@ -54,6 +56,7 @@ impl Sub {
             replay: None,
             is_new: false,
             own,
+            waits_for_turn: false,
             recent: VecDeque::new(),
         }
     }
@@ -360,10 +363,14 @@ impl Session {
                 waiting.begins.clear();
             }
         }
+        let mut sent = false;
         while self.subscriptions.waiting.front().is_some_and(Waiting::is_done) {
             self.send_first_suback(steps);
+            sent = true;
         }
-        self.drive_replays(steps);
+        if sent {
+            self.read_on_everywhere(steps);
+        }
     }
 
     fn send_first_suback(&mut self, steps: &mut Steps) {
