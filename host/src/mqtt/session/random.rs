@@ -245,6 +245,7 @@ impl World {
                 queue_len_max: 3,
                 queue_qos0: true,
                 subscriptions_max: 4,
+                questions_max: 2,
                 ..Limits::default()
             }),
             session: None,
@@ -394,15 +395,44 @@ impl World {
         }
         self.happen(Deed::Ping);
         self.happen(Deed::Pass(6_000));
+        self.drain();
         let Some(session) = self.session.as_ref().filter(|session| session.is_online()) else {
             return;
         };
         assert_eq!(session.open_gates(), 0, "every PUBLISH has its answer");
+        let mut replays = session.subscriptions.subs.values().filter(|sub| sub.replay.is_some());
+        assert!(replays.next().is_none(), "every subscription has read to its end");
         assert!(
             self.judge.unanswered.is_empty(),
             "SUBSCRIBEs without SUBACK: {:?}",
             self.judge.unanswered
         );
+    }
+
+    /// The client acknowledges everything until nothing comes any more.
+    fn drain(&mut self) {
+        let mut rounds = 0..1000;
+        let next = |judge: &Judge| {
+            let sent = judge.inflight.iter();
+            sent.map(|(id, (qos, released))| (*id, *qos, *released)).min()
+        };
+        while let Some((packet_id, qos, released)) = next(&self.judge).filter(|_| self.listens()) {
+            assert!(rounds.next().is_some(), "there is an end to delivery");
+            let kind = match (qos, released) {
+                (Qos::ExactlyOnce, false) => AckKind::PubRec,
+                (Qos::ExactlyOnce, true) => AckKind::PubComp,
+                _ => AckKind::PubAck,
+            };
+            self.happen(Deed::Ack {
+                kind,
+                packet_id,
+                refused: false,
+            });
+            while !self.questions.is_empty() || !self.keeping.is_empty() {
+                self.answer(0, 0, true, false);
+                self.keep(1, true);
+            }
+        }
     }
 
     fn happen(&mut self, deed: Deed) {

@@ -188,6 +188,10 @@ impl Session {
         if let Some(known) = self.subscriptions.subs.get_mut(&sub) {
             known.readers = keys;
             if let Some(replay) = &mut known.replay {
+                // The same filter twice in one SUBSCRIBE: what the first asked for has no reader any more.
+                replay
+                    .sources
+                    .retain(|from| !matches!(from, From::Backlog(key, _) if before.contains(key)));
                 replay.sources.append(&mut sources);
                 // Whatever the order of the rules: a backlog copy gives way to the retained one (spec C11).
                 let is_backlog = |from: &From| matches!(from, From::Backlog(..));

@@ -819,5 +819,27 @@ fn a_session_reads_no_further_while_a_window_of_subscribes_waits_for_the_store()
     bench.act(|session, now, steps| session.begun(1, Some(Position(0)), now, steps));
     assert!(bench.session.wants_input());
 }
+#[test]
+fn the_same_filter_twice_in_one_subscribe_reads_to_its_end() {
+    let mut bench = Bench::v5();
+    let filter = || Filter::new("t").expect("a good filter");
+    let filters = [Qos::AtMostOnce, Qos::AtLeastOnce].map(|qos| Ok(Subscription::new(filter(), qos)));
+    bench.receive(Packet::Subscribe(Box::new(Subscribe {
+        packet_id: 1,
+        identifier: None,
+        filters: filters.into(),
+    })));
+    for _ in 0..2 {
+        let effects = vec![Effect::Backlog(Box::new(backlog(Start::Latest)))];
+        bench.act(|session, now, steps| session.subscribed(1, Some(1), effects, now, steps));
+    }
+    bench.act(|session, now, steps| session.answer(1, now, steps));
+    (1..=2).for_each(|read| {
+        bench.act(|session, now, steps| session.begun(read, Some(Position(0)), now, steps));
+    });
+    assert_eq!(bench.page(3, &[], 0, true), ["read 4 unread after 0 limit 100"]);
+    assert_eq!(bench.page(4, &[], 0, true), [""; 0]);
+    assert_eq!(bench.deliver(&run_of(1)), ["send 1 m1"], "live messages flow");
+}
 
 mod kept;
