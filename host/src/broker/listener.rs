@@ -43,7 +43,7 @@ pub enum Anonymous {
 pub(crate) struct Permit(#[allow(dead_code, reason = "it is held, never looked at")] OwnedSemaphorePermit);
 
 impl Permit {
-    fn new(permit: OwnedSemaphorePermit) -> Self {
+    pub(super) fn new(permit: OwnedSemaphorePermit) -> Self {
         metrics::gauge!(telemetry::CONNECTIONS).increment(1);
         Self(permit)
     }

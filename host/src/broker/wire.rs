@@ -225,3 +225,142 @@ impl Wire {
         timeout(LINGER, until_it_closes).await.unwrap_or_default();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::Arc;
+    use std::task::Waker;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    const PACKET_BYTES_MAX: usize = 200 * 1024;
+
+    /// A socket out of which these pieces come, one or a part of one a read.
+    struct Pieces(VecDeque<Vec<u8>>);
+
+    impl AsyncRead for Pieces {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            let Some(piece) = self.0.front_mut() else {
+                return Poll::Pending;
+            };
+            let rest = piece.split_off(piece.len().min(buffer.remaining()));
+            buffer.put_slice(piece);
+            *piece = rest;
+            if piece.is_empty() {
+                self.0.pop_front();
+            }
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Pieces {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn wire(pieces: impl IntoIterator<Item = Vec<u8>>) -> Wire {
+        let permits = Arc::new(Semaphore::new(1));
+        let permit = Permit::new(permits.try_acquire_owned().expect("there is one"));
+        let mut wire = Wire::unconnected(Box::new(Pieces(pieces.into_iter().collect())), permit, Version::V311);
+        wire.packet_bytes_max = PACKET_BYTES_MAX;
+        wire
+    }
+
+    /// Reads to the end of the pieces or to an error; answers the payloads of what came, and the most that was
+    /// held for frames that were not whole.
+    fn read(mut wire: Wire) -> (Vec<Bytes>, usize) {
+        let (mut payloads, mut held) = (Vec::new(), 0);
+        let mut cx = Context::from_waker(Waker::noop());
+        while let Poll::Ready(read) = wire.poll_read(&mut cx) {
+            assert!(read.is_ok_and(|count| count > 0), "pieces are never empty");
+            loop {
+                match wire.packet() {
+                    Ok(Some(Packet::Publish(publish))) => payloads.push(publish.payload),
+                    Ok(Some(_)) => {}
+                    Ok(None) => break,
+                    Err(_) => return (payloads, held),
+                }
+            }
+            held = held.max(wire.unread.len() + wire.partial.capacity());
+        }
+        (payloads, held)
+    }
+
+    fn publish(payload_bytes: usize) -> Vec<u8> {
+        let mut outbox = BytesMut::from(&b"\x30"[..]);
+        let mut length = 3 + payload_bytes;
+        while length > 127 {
+            outbox.extend_from_slice(&[length as u8 | 0x80]);
+            length >>= 7;
+        }
+        outbox.extend_from_slice(&[length as u8, 0, 1, b't']);
+        outbox.resize(outbox.len() + payload_bytes, b'p');
+        outbox.to_vec()
+    }
+
+    #[test]
+    fn a_large_frame_has_a_buffer_of_its_own_size() {
+        let large = publish(PACKET_BYTES_MAX - 10);
+        let small = publish(1);
+        let bytes = [small.clone(), large, small].concat();
+        for piece in [1000, READ_BYTES, 1 << 20] {
+            let (payloads, held) = read(wire(bytes.chunks(piece).map(<[u8]>::to_vec)));
+            assert_eq!(payloads.len(), 3);
+            assert!(
+                held <= PACKET_BYTES_MAX + READ_BYTES,
+                "{held} bytes held in pieces of {piece}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_length_with_nothing_behind_it_makes_no_more_than_the_limit() {
+        let mut endless = publish(0);
+        endless.splice(1..2, [0xFF, 0xFF, 0xFF, 0x7F]);
+        assert!(read(wire([endless])).1 <= READ_BYTES);
+        let mut promise = publish(PACKET_BYTES_MAX - 10);
+        promise.truncate(10);
+        let one_by_one = promise.iter().map(|byte| vec![*byte]);
+        assert!(read(wire(one_by_one)).1 <= PACKET_BYTES_MAX + READ_BYTES);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn frames_come_whole_whatever_the_pieces_and_hold_no_more_than_the_limit(
+            sizes in vec(prop_oneof![0..200_usize, 10_000..20_000_usize, 60_000..200_000_usize], 1..6),
+            pieces in vec(prop_oneof![1..100_usize, 1000..200_000_usize], 1..20),
+        ) {
+            let bytes: Vec<u8> = sizes.iter().flat_map(|size| publish(*size)).collect();
+            let (mut rest, mut cut) = (bytes.as_slice(), Vec::new());
+            for piece in pieces.iter().cycle() {
+                let (piece, behind) = rest.split_at((*piece).min(rest.len()));
+                cut.push(piece.to_vec());
+                rest = behind;
+                if rest.is_empty() || cut.len() > 1000 {
+                    break;
+                }
+            }
+            cut.extend((!rest.is_empty()).then(|| rest.to_vec()));
+            let (payloads, held) = read(wire(cut));
+            let came: Vec<usize> = payloads.iter().map(Bytes::len).collect();
+            prop_assert_eq!(came, sizes);
+            prop_assert!(held <= PACKET_BYTES_MAX + READ_BYTES, "{held} bytes held");
+        }
+    }
+}
