@@ -15,6 +15,8 @@ use crate::telemetry;
 
 /// Topics that one publisher's desk remembers the targets of.
 const REMEMBERED_MAX: usize = 256;
+/// Targets in all of them: where very many subscribe, fewer topics are remembered.
+const TARGETS_MAX: usize = 65_536;
 
 /// The dispatcher of this node.
 pub(super) struct Dispatch {
@@ -29,6 +31,7 @@ impl Dispatcher for Arc<Dispatch> {
             dispatch: Arc::clone(self),
             generation: 0,
             lists: HashMap::default(),
+            remembered: 0,
             pressed: Vec::new(),
             dropped: metrics::counter!(telemetry::MESSAGES_DROPPED, "reason" => "mailbox_full"),
             deferred: metrics::counter!(telemetry::MESSAGES_DEFERRED),
@@ -41,6 +44,8 @@ struct PublisherDesk {
     /// The generation of the routes when the lists were made.
     generation: u64,
     lists: HashMap<Box<str>, Arc<Targets>, RandomState>,
+    /// How many targets are in the lists.
+    remembered: usize,
     /// Mailboxes that were half full when this desk last put something in.
     pressed: Vec<Arc<Mailbox>>,
     dropped: metrics::Counter,
@@ -52,7 +57,7 @@ impl Desk for PublisherDesk {
         // Read before the look-up: a route that comes in between makes the lists old, not wrong.
         let generation = self.dispatch.routes.generation();
         if generation != self.generation {
-            self.lists.clear();
+            self.forget();
             self.generation = generation;
         }
         self.pressed.retain(|mailbox| mailbox.is_pressed());
@@ -81,12 +86,18 @@ impl PublisherDesk {
         if let Some(known) = self.lists.get(topic) {
             return Arc::clone(known);
         }
-        if self.lists.len() >= REMEMBERED_MAX {
-            self.lists.clear();
-        }
         let targets = Arc::new(self.dispatch.routes.look_up(topic));
+        if self.lists.len() >= REMEMBERED_MAX || self.remembered + targets.count() > TARGETS_MAX {
+            self.forget();
+        }
+        self.remembered += targets.count();
         self.lists.insert(topic.into(), Arc::clone(&targets));
         targets
+    }
+
+    fn forget(&mut self) {
+        self.lists.clear();
+        self.remembered = 0;
     }
 
     fn put(&mut self, target: &Target, run: &Arc<Run>) {

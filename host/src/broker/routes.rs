@@ -283,6 +283,12 @@ impl Entry {
 }
 
 impl Targets {
+    /// How many subscriptions there are in it, as a measure of its size.
+    pub(super) fn count(&self) -> usize {
+        let members = self.groups.iter().map(|group| group.members.len());
+        self.each.iter().map(|target| target.subs.len()).chain(members).sum()
+    }
+
     fn group(found: &[&Entry]) -> Self {
         let mut each: Vec<(&Arc<Mailbox>, Vec<SubId>)> = Vec::new();
         let mut at: Map<*const Mailbox, usize> = Map::default();
