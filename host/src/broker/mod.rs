@@ -128,10 +128,11 @@ impl Broker {
             retained: Arc::clone(&retained),
             hooks: Arc::clone(&hooks),
         };
-        // What waits on the way to a session is bounded like what waits in it.
+        // What waits on the way to a session is bounded like what waits in it; by half as many bytes, because a
+        // session takes them out every turn unless its client does not read.
         let bounds = Bounds {
             messages_max: limits.queue_len_max.max(1),
-            bytes_max: limits.queue_bytes_max,
+            bytes_max: limits.queue_bytes_max / 2,
         };
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let half_open = HalfOpen::new(settings.half_open_max.min(settings.connections_max / 2));

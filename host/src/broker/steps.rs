@@ -28,6 +28,10 @@ impl Connection {
                 // What came in before is stored and routed before anything that could see the difference.
                 self.flush().await;
             }
+            if matches!(step, Step::Read(..) | Step::Subscribed { .. } | Step::Fire(_)) {
+                // There may be tens of thousands of them in a turn, and others want the thread, too.
+                tokio::task::consume_budget().await;
+            }
             match step {
                 Step::Publish { ticket, message, kept } => self.gather(ticket, message, kept),
                 Step::Keep(id, keep) => self.keep(id, keep),
