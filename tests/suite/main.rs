@@ -19,6 +19,7 @@ mod conformance;
 mod crash;
 mod equal;
 mod fault;
+mod fuzz;
 mod gate;
 mod kept;
 mod limits;
