@@ -66,7 +66,7 @@ async fn a_storm_of_connects_with_one_id_leaves_one_session() {
     host.metric_becomes("sessions", 2.0).await;
     let before = host.memory();
     let hello = connect("the one", None);
-    for _ in 0..20 {
+    for _ in 0..10 {
         let mut storm = Vec::new();
         for _ in 0..100 {
             let mut attacker = Attacker::dial(&host).await;
