@@ -8,8 +8,8 @@ pub mod fault;
 pub mod host;
 pub mod log;
 pub mod look;
-pub mod plain;
 pub mod memory;
+pub mod plain;
 pub mod raw;
 pub mod tools;
 

@@ -237,6 +237,7 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
+    use crate::mqtt::packet::Version;
 
     const PACKET_BYTES_MAX: usize = 200 * 1024;
 
@@ -275,7 +276,11 @@ mod tests {
     fn wire(pieces: impl IntoIterator<Item = Vec<u8>>) -> Wire {
         let permits = Arc::new(Semaphore::new(1));
         let permit = Permit::new(permits.try_acquire_owned().expect("there is one"));
-        let mut wire = Wire::unconnected(Box::new(Pieces(pieces.into_iter().collect())), permit, Version::V311);
+        let mut wire = Wire::unconnected(
+            Box::new(Pieces(pieces.into_iter().collect())),
+            permit,
+            Encoder::new(Version::V311),
+        );
         wire.packet_bytes_max = PACKET_BYTES_MAX;
         wire
     }

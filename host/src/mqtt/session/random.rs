@@ -330,8 +330,14 @@ impl World {
                 assert!(steps.is_empty(), "nothing follows the end: {steps:?}");
                 self.end();
             }
+            // The store has all of it: the client's next connection finds another one.
+            Step::Rest => self.end(),
             Step::Route(..)
             | Step::Unroute(..)
+            | Step::Joined(_)
+            | Step::Offer(_)
+            | Step::HandOn(..)
+            | Step::Limit(_)
             | Step::Fire(_)
             | Step::Lookup(_)
             | Step::Advance(..)
@@ -364,7 +370,9 @@ impl World {
             page: 2,
             drain: true,
             on_resume: true,
+            complete: true,
             ack_last: false,
+            hold: None,
         };
         match self.wants_backlog {
             true => vec![Effect::Retained(filter, pool(), 3), Effect::Backlog(Box::new(backlog))],
