@@ -55,6 +55,9 @@ async fn a_stalled_subscriber_costs_no_memory_and_gets_everything_in_order() {
         start.elapsed() - published
     );
     pair.judge("a stalled subscriber").await;
+    let log = std::fs::metadata(host.data().join("hookline.db-wal")).map_or(0, |log| log.len() as usize);
+    println!("SQLite's log: {}", Bytes(log));
+    assert!(log < Bytes::mib(128).0, "readers let SQLite's log be taken in: {}", Bytes(log));
     let grown = peak.so_far().0 - before.0;
     assert!(grown < Bytes::mib(64).0, "resident memory grew by {}", Bytes(grown));
 }
