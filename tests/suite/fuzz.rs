@@ -8,7 +8,9 @@ use std::fs;
 
 use crate::harness::repository;
 
-const TARGETS: [(&str, fn(&[u8])); 4] = [
+type Body = fn(&[u8]);
+
+const TARGETS: [(&str, Body); 4] = [
     ("connect", bodies::connect),
     ("packets", bodies::packets),
     ("filters", bodies::filters),

@@ -5,6 +5,7 @@
     reason = "a test that cannot go on has failed; clippy spares test functions, not their helpers"
 )]
 #![allow(clippy::print_stderr, reason = "a skipped test says its name")]
+#![allow(clippy::print_stdout, reason = "a measured story says its figures")]
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
 #[path = "../harness/mod.rs"]

@@ -25,7 +25,11 @@ async fn ten_thousand_half_open_connections_are_thrown_out_and_leave_nothing() {
     if count < 10_000 {
         eprintln!("only {count} half-open connections: more files may not be opened (ulimit -Hn)");
     }
-    let host = open_door().set("zone.external.idle_timeout", "4s").start().await;
+    let host = open_door()
+        .set("zone.external.idle_timeout", "4s")
+        .set("listener.tcp.external.max_half_open", "20000")
+        .start()
+        .await;
     let pair = Pair::start(&host);
     host.metric_becomes("connections", 2.0).await;
     let before = host.memory();

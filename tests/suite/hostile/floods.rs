@@ -2,7 +2,7 @@
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::harness::host::Host;
+use crate::harness::host::{Host, Plan};
 use crate::harness::memory::Bytes;
 use crate::harness::within;
 
@@ -14,7 +14,11 @@ const SLACK: Bytes = Bytes::mib(24);
 
 /// A host with its pair, and what it holds when it has nothing to do.
 async fn quiet() -> (Host, Pair, Bytes) {
-    let host = Host::start().await;
+    with_pair(Host::plan()).await
+}
+
+async fn with_pair(plan: Plan) -> (Host, Pair, Bytes) {
+    let host = plan.start().await;
     let pair = Pair::start(&host);
     host.metric_becomes("connections", 2.0).await;
     let before = host.memory();
@@ -25,7 +29,7 @@ async fn quiet() -> (Host, Pair, Bytes) {
 async fn tens_of_thousands_of_filters_slow_nobody_down() {
     const FILTERS: usize = 20_000;
     let _alone = alone().await;
-    let (host, pair, before) = quiet().await;
+    let (host, pair, before) = with_pair(Host::plan().set("zone.external.max_subscriptions", "0")).await;
     let names: Vec<String> = (0..FILTERS).map(|number| format!("{number:x}")).collect();
     for qos in 0..2 {
         let mut greedy = Attacker::connect(&host, "greedy").await;
@@ -113,7 +117,7 @@ async fn messages_that_are_never_released_are_remembered_by_their_number_only() 
 #[tokio::test]
 async fn the_deepest_topics_hurt_nobody() {
     let _alone = alone().await;
-    let (host, pair, before) = quiet().await;
+    let (host, pair, before) = with_pair(Host::plan().set("mqtt.max_topic_levels", "0")).await;
     let peak = host.watch_memory();
     let deep = "/".repeat(65_000);
     let mut diver = Attacker::connect(&host, "diver").await;

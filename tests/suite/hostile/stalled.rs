@@ -57,7 +57,11 @@ async fn a_stalled_subscriber_costs_no_memory_and_gets_everything_in_order() {
     pair.judge("a stalled subscriber").await;
     let log = std::fs::metadata(host.data().join("hookline.db-wal")).map_or(0, |log| log.len() as usize);
     println!("SQLite's log: {}", Bytes(log));
-    assert!(log < Bytes::mib(128).0, "readers let SQLite's log be taken in: {}", Bytes(log));
+    assert!(
+        log < Bytes::mib(128).0,
+        "readers let SQLite's log be taken in: {}",
+        Bytes(log)
+    );
     let grown = peak.so_far().0 - before.0;
     assert!(grown < Bytes::mib(64).0, "resident memory grew by {}", Bytes(grown));
 }
@@ -67,7 +71,7 @@ async fn flood(host: &Host, count: usize) {
     let mut flooding = Attacker::connect(host, "flooding").await;
     let (mut read, mut write) = flooding.stream.split();
     let mut payload = vec![b'l'; PAYLOAD_BYTES];
-    let mut acks = vec![0; 4 * WINDOW];
+    let mut acks = [0; 4 * WINDOW];
     for first in (0..count).step_by(WINDOW) {
         let last = count.min(first + WINDOW);
         let sending = async {
