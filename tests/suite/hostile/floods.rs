@@ -119,7 +119,8 @@ async fn the_deepest_topics_hurt_nobody() {
     let _alone = alone().await;
     let (host, pair, before) = with_pair(Host::plan().set("mqtt.max_topic_levels", "0")).await;
     let peak = host.watch_memory();
-    let deep = "/".repeat(65_000);
+    // A thousand levels are the most that can be configured; unit tests of the routes go to 65,536.
+    let deep = "/".repeat(998);
     let mut diver = Attacker::connect(&host, "diver").await;
     for (id, filter) in [
         (1, format!("{deep}+")),
@@ -137,7 +138,7 @@ async fn the_deepest_topics_hurt_nobody() {
     diver.say(&unsubscribe(4, [format!("{deep}+")])).await;
     drop(diver);
     host.metric_becomes("subscriptions", 1.0).await;
-    println!("topics of 65,000 levels: {before}, {} at most", peak.so_far());
+    println!("topics of 999 levels: {before}, {} at most", peak.so_far());
     pair.judge("deep topics").await;
     host.memory_returns(Bytes(before.0 + SLACK.0)).await;
 }
