@@ -277,7 +277,7 @@ impl Session {
         if self.positions_due.is_some_and(|due| due <= now.instant) {
             self.write_positions(now.instant, steps);
         }
-        self.answer_late_subscribers(now.instant, steps);
+        self.answer_late_subscribers(now, steps);
         self.tick_connection(now, steps);
         self.rest(now.instant, steps);
     }

@@ -409,7 +409,8 @@ impl World {
         };
         assert_eq!(session.open_gates(), 0, "every PUBLISH has its answer");
         let mut replays = session.subscriptions.subs.values().filter(|sub| sub.replay.is_some());
-        assert!(replays.next().is_none(), "every subscription has read to its end");
+        let reading = replays.next().map(|sub| &sub.replay);
+        assert!(reading.is_none(), "a subscription has not read to its end: {reading:?}");
         assert!(
             self.judge.unanswered.is_empty(),
             "SUBSCRIBEs without SUBACK: {:?}",

@@ -218,7 +218,7 @@ impl Session {
         let suback_waits = suback_waits_for(&reading.backlog);
         let begin = self.readers.begins.iter().find(|(_, waiting)| **waiting == key);
         if let (Occasion::Subscribe(packet_id), Some((read, _)), true) = (occasion, begin, suback_waits) {
-            self.subscriptions.wait_for(packet_id, *read);
+            self.subscriptions.wait_again_for(packet_id, *read);
         }
         Some(key)
     }
@@ -330,12 +330,7 @@ impl Session {
         }
     }
 
-    /// Reads on wherever there is something to read.
-    pub(super) fn read_on_everywhere(&mut self, steps: &mut Steps) {
-        self.replaying().into_iter().for_each(|sub| self.read_on(sub, steps));
-    }
-
-    /// The same, and lets go of what has nothing to read.
+    /// Reads on wherever there is something to read, and lets go of what has nothing.
     pub(super) fn drive_replays_now(&mut self, now: &mut Now<'_>, steps: &mut Steps) {
         self.replaying().into_iter().for_each(|sub| self.drive(sub, now, steps));
     }

@@ -183,6 +183,14 @@ impl Subscriptions {
         }
     }
 
+    /// The same for a question that it may wait for already: its answer comes once.
+    pub(super) fn wait_again_for(&mut self, packet_id: Option<u16>, read: ReadId) {
+        let waiting = packet_id.and_then(|packet_id| self.being_asked(packet_id));
+        if !waiting.is_some_and(|waiting| waiting.begins.contains(&read)) {
+            self.wait_for(packet_id, read);
+        }
+    }
+
     /// The SUBACK of the SUBSCRIBE whose questions are being asked. A client may have used its identifier for
     /// an earlier one that still waits; that one has been asked for.
     fn being_asked(&mut self, packet_id: u16) -> Option<&mut Waiting> {
@@ -357,9 +365,9 @@ impl Session {
         }
     }
 
-    pub(super) fn answer_late_subscribers(&mut self, now: Instant, steps: &mut Steps) {
+    pub(super) fn answer_late_subscribers(&mut self, now: &mut Now<'_>, steps: &mut Steps) {
         for waiting in &mut self.subscriptions.waiting {
-            if waiting.due.is_some_and(|due| due <= now) {
+            if waiting.due.is_some_and(|due| due <= now.instant) {
                 waiting.begins.clear();
             }
         }
@@ -369,7 +377,7 @@ impl Session {
             sent = true;
         }
         if sent {
-            self.read_on_everywhere(steps);
+            self.drive_replays_now(now, steps);
         }
     }
 
