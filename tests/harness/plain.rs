@@ -621,6 +621,18 @@ pub fn suback(mqtt: Mqtt, id: u16, reasons: &[u8]) -> Vec<u8> {
     packet(0x90, &[&id.to_be_bytes()[..], &section(mqtt, &[]), reasons].concat())
 }
 
+/// The reasons of a SUBACK or UNSUBACK for this identifier, whatever its properties say.
+pub fn reasons(mqtt: Mqtt, packet: &[u8], id: u16) -> Vec<u8> {
+    let mut rest = body(packet);
+    assert!(matches!(packet[0], 0x90 | 0xB0), "{}", show(packet));
+    assert_eq!(take_two(&mut rest), id, "{}", show(packet));
+    if mqtt == Mqtt::V5 {
+        let length = take_varint(&mut rest);
+        rest = &rest[length..];
+    }
+    rest.to_vec()
+}
+
 /// UNSUBACK as the host ought to write it; before MQTT 5 it has no reasons.
 pub fn unsuback(mqtt: Mqtt, id: u16, reasons: &[u8]) -> Vec<u8> {
     let reasons = if mqtt == Mqtt::V5 { reasons } else { &[] };

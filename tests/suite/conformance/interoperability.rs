@@ -377,6 +377,32 @@ async fn a_client_takes_two_at_a_time_and_the_host_as_many_as_it_says() {
 }
 
 #[tokio::test]
+async fn a_topic_is_sent_once_to_a_client_that_takes_an_alias_and_always_to_others() {
+    let host = Host::start().await;
+    for maximum in [1, 0] {
+        let connect = Connect::clean(Mqtt::V5, "myclientid").with(two(id::TOPIC_ALIAS_MAXIMUM, maximum));
+        let mut client = host.admit(connect).await;
+        client.subscribe(A, 2).await;
+        for qos in 0..=2 {
+            give(&mut client, publish(A, "topic alias"), qos).await;
+        }
+        for number in 0..3 {
+            let message = client.message().await;
+            client.accept(&message).await;
+            let (topic, alias) = match (maximum, number) {
+                (0, _) => (A, vec![]),
+                (_, 0) => (A, vec![vec![0, 1]]),
+                _ => ("", vec![vec![0, 1]]),
+            };
+            assert_eq!(
+                (message.topic.as_str(), message.values(id::TOPIC_ALIAS)),
+                (topic, alias)
+            );
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_group_shares_and_everybody_else_gets_all() {
     let host = Host::start().await;
     let filters = [("$share/sharename/x", 2), (A, 2)];

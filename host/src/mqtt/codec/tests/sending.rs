@@ -209,7 +209,7 @@ fn a_reason_string_is_left_out_where_it_does_not_fit_or_is_not_wanted() {
     assert_eq!(bytes.as_deref(), Ok(&b"\x20\x08\x00\x87\x05\x27\x00\x00\x00\x64"[..]));
 }
 
-/// [5:MQTT-3.3.2-17] [5:MQTT-3.3.2-18]
+/// [5:MQTT-3.1.2-29] [5:MQTT-3.5.2-2]
 #[test]
 fn a_refused_message_is_answered_with_what_to_do_where_that_fits_and_is_wanted() {
     let refused = Outgoing::Ack(Ack {
@@ -235,6 +235,7 @@ fn a_refused_message_is_answered_with_what_to_do_where_that_fits_and_is_wanted()
     }
 }
 
+/// [5:MQTT-3.3.2-17] [5:MQTT-3.3.2-18]
 #[test]
 fn properties_leave_byte_for_byte_as_they_came() {
     const ALIAS: &[u8] = b"\x23\x00\x01";
