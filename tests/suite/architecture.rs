@@ -35,6 +35,24 @@ fn imports_never_climb() {
     assert!(climbs.is_empty(), "{}", climbs.join("\n"));
 }
 
+/// The simulation turns the clock that everybody here asks; what asks another one behaves differently every time.
+#[test]
+fn the_broker_and_the_hooks_ask_one_clock() {
+    let rooms = ["broker", "hook", "mqtt"];
+    let production = |file: &Path| {
+        !file
+            .iter()
+            .any(|part| part == "tests" || part == "simulation" || part == "tests.rs")
+    };
+    let files = rooms.iter().flat_map(|room| sources(room));
+    let asking = files.filter(|(file, text)| {
+        let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
+        production(file) && code.contains("SystemTime::now()")
+    });
+    let asking: Vec<_> = asking.map(|(file, _)| file.display().to_string()).collect();
+    assert!(asking.is_empty(), "use model::clock::wall() in {asking:?}");
+}
+
 #[test]
 fn every_room_stands_on_a_floor() {
     for room in fs::read_dir(top()).expect("host/src exists") {

@@ -11,6 +11,7 @@ use super::listener::Permit;
 use super::mailbox::Loaded;
 use super::quota::Quota;
 use super::wire::{Socket, Wire};
+use crate::model::clock;
 use crate::model::message::Client;
 use crate::model::reason::Reason;
 use crate::model::session::{Keeping, SavedSession};
@@ -52,7 +53,7 @@ impl Connection {
         }
         let waiting = Waiting {
             arrival,
-            until: Instant::now() + PATIENCE,
+            until: clock::instant() + PATIENCE,
             nothing_kept: false,
         };
         if let Some(earlier) = self.waiting.replace(waiting) {
@@ -155,7 +156,7 @@ impl Connection {
         } = arrival;
         let wire = Wire::new(socket, permit, &connect, behind, &self.broker.limits);
         self.wire = Some(wire);
-        self.quota = Quota::new(&self.broker.limits, Instant::now());
+        self.quota = Quota::new(&self.broker.limits, clock::instant());
         self.set_online(true);
         match self.session {
             Some(_) => self.act(|session, now, steps| session.resume(client, connect, now, steps)),

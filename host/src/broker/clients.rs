@@ -97,9 +97,20 @@ impl Clients {
         self.mailboxes.lock().len()
     }
 
+    /// Every session's mailbox, by client.
+    pub(super) fn all(&self) -> Vec<(ClientId, Arc<Mailbox>)> {
+        let mut all: Vec<_> = self
+            .mailboxes
+            .lock()
+            .iter()
+            .map(|(id, mailbox)| (id.clone(), Arc::clone(mailbox)))
+            .collect();
+        all.sort_by(|(left, _), (right, _)| left.cmp(right));
+        all
+    }
+
     /// Puts an order into every mailbox.
     pub(super) fn tell_all(&self, order: impl Fn() -> Item) {
-        let mailboxes: Vec<_> = self.mailboxes.lock().values().cloned().collect();
-        mailboxes.iter().for_each(|mailbox| mailbox.push(order()));
+        self.all().iter().for_each(|(_, mailbox)| mailbox.push(order()));
     }
 }

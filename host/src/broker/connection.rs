@@ -19,6 +19,7 @@ use super::quota::Quota;
 use super::registry::Deleting;
 use super::wire::Wire;
 use crate::bus::Link;
+use crate::model::clock;
 use crate::model::delivery::{Run, Settle, Settled, Ticket, Window};
 use crate::model::event::micros;
 use crate::model::id::{Ids, MessageId, Stock};
@@ -265,7 +266,7 @@ impl Connection {
                 quota.tick(self.present.instant);
             }
             self.act(|session, now, steps| session.tick(now, steps));
-            if let Some(late) = self.waiting.take_if(|waiting| waiting.until <= Instant::now()) {
+            if let Some(late) = self.waiting.take_if(|waiting| waiting.until <= clock::instant()) {
                 self.turn_away(late);
             }
         }
@@ -346,7 +347,7 @@ impl Connection {
             Item::Kick(answer) => self.kick(answer),
             Item::Delete(answer) => self.delete(answer).await,
             Item::Arrival(arrival) => self.arrive(arrival).await,
-            Item::ShutDown(patience) => self.leave_at = Some(Instant::now() + patience.min(LAST_ANSWERS)),
+            Item::ShutDown(patience) => self.leave_at = Some(clock::instant() + patience.min(LAST_ANSWERS)),
         }
     }
 
@@ -389,7 +390,7 @@ impl Connection {
     /// At shutdown: the client is told to go once its gates have settled, or after a while.
     fn leave_if_done(&mut self) {
         let Some(leave_at) = self.leave_at else { return };
-        if leave_at <= Instant::now() {
+        if leave_at <= clock::instant() {
             self.former.clear();
         }
         if let Some(waiting) = self.waiting.take() {
@@ -399,7 +400,7 @@ impl Connection {
             .session
             .as_ref()
             .is_some_and(|session| session.is_online() && session.open_gates() > 0);
-        if !open || leave_at <= Instant::now() {
+        if !open || leave_at <= clock::instant() {
             self.act(|session, now, steps| {
                 session.shut_down(now, steps);
                 steps.push_back(Step::End);
@@ -437,7 +438,7 @@ pub(super) struct Present {
 
 impl Present {
     fn of(broker: &Broker) -> Self {
-        let (instant, wall) = (Instant::now(), SystemTime::now());
+        let (instant, wall) = (clock::instant(), clock::wall());
         Self {
             instant,
             wall,

@@ -3,11 +3,11 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
@@ -15,7 +15,8 @@ use super::Broker;
 use super::arrival::Arrival;
 use super::figures;
 use super::half_open::Seat;
-use super::wire::Wire;
+use super::wire::{Socket, Wire};
+use crate::model::clock;
 use crate::model::message::Client;
 use crate::model::reason::Reason;
 use crate::mqtt::codec::{self, Encoder, Refusal};
@@ -84,10 +85,9 @@ pub(super) async fn accept(broker: Arc<Broker>, listener: TcpListener, permits: 
         match accepted {
             Ok((socket, peer)) => {
                 accepted_in_second += 1;
-                let broker = Arc::clone(&broker);
-                let tracker = broker.tracker.clone();
-                let seat = broker.half_open.enter();
-                tracker.spawn(async move { broker.welcome(socket, peer, permit, seat).await });
+                // Small packets must not wait for each other's acknowledgements. Where it fails they only wait.
+                socket.set_nodelay(true).unwrap_or_default();
+                broker.let_in(Box::new(socket), peer, permit);
             }
             Err(error) => {
                 // Out of descriptors, or the client has gone already: neither ends the listener.
@@ -99,7 +99,13 @@ pub(super) async fn accept(broker: Arc<Broker>, listener: TcpListener, permits: 
 }
 
 impl Broker {
-    async fn welcome(self: Arc<Self>, mut socket: TcpStream, peer: SocketAddr, permit: Permit, seat: Seat) {
+    /// Lets a stream in, whatever carries it: its CONNECT is read and decided upon in a task of its own.
+    pub(super) fn let_in(self: &Arc<Self>, socket: Box<dyn Socket>, peer: SocketAddr, permit: Permit) {
+        let seat = self.half_open.enter();
+        self.tracker.spawn(Arc::clone(self).welcome(socket, peer, permit, seat));
+    }
+
+    async fn welcome(self: Arc<Self>, mut socket: Box<dyn Socket>, peer: SocketAddr, permit: Permit, seat: Seat) {
         let connect = tokio::select! {
             biased;
             read = timeout(self.settings.idle_timeout, read_connect(&mut socket, self.limits.packet_bytes_max)) => read,
@@ -107,8 +113,6 @@ impl Broker {
             () = self.stop.cancelled() => return,
         };
         drop(seat);
-        // Small packets must not wait for each other's acknowledgements. Where it fails they only wait.
-        socket.set_nodelay(true).unwrap_or_default();
         match connect {
             Ok(Ok(Some((connect, behind)))) => self.admit(socket, peer, connect, behind, permit).await,
             Ok(Ok(None)) | Ok(Err(Unread::Io)) => {}
@@ -131,7 +135,7 @@ impl Broker {
     /// Decides on a CONNECT and hands it to its session.
     async fn admit(
         self: Arc<Self>,
-        socket: TcpStream,
+        socket: Box<dyn Socket>,
         peer: SocketAddr,
         connect: Connect,
         behind: Bytes,
@@ -171,10 +175,10 @@ impl Broker {
             clean_start: connect.clean_start,
             keep_alive_s: connect.keep_alive_s,
             session_expiry_s,
-            connected_at: SystemTime::now(),
+            connected_at: clock::wall(),
         });
         let arrival = Arrival {
-            socket: Box::new(socket),
+            socket,
             permit,
             connect,
             client,
@@ -251,10 +255,10 @@ impl Broker {
     }
 
     /// Answers a refused CONNECT where an answer can be written, then lets the client go.
-    async fn refuse(&self, socket: TcpStream, answer: Option<Encoder>, ack: ConnAck, permit: Permit) {
+    async fn refuse(&self, socket: Box<dyn Socket>, answer: Option<Encoder>, ack: ConnAck, permit: Permit) {
         metrics::counter!(telemetry::DISCONNECTS, "reason" => ack.reason.to_string()).increment(1);
         let encoder = answer.unwrap_or(Encoder::new(Version::V311));
-        let mut wire = Wire::unconnected(Box::new(socket), permit, encoder);
+        let mut wire = Wire::unconnected(socket, permit, encoder);
         if answer.is_some() {
             wire.put(Outgoing::ConnAck(Box::new(ack)));
         }
@@ -274,7 +278,7 @@ impl From<io::Error> for Unread {
 }
 
 /// Reads until the CONNECT is whole. Answers it and what came behind it; `None` where the client left.
-async fn read_connect(socket: &mut TcpStream, bytes_max: usize) -> Result<Option<(Connect, Bytes)>, Unread> {
+async fn read_connect(socket: &mut dyn Socket, bytes_max: usize) -> Result<Option<(Connect, Bytes)>, Unread> {
     let mut buffer = BytesMut::with_capacity(1024);
     loop {
         if socket.read_buf(&mut buffer).await? == 0 {

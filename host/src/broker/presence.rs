@@ -2,11 +2,11 @@
 //! EMQ X's presence module does: QoS 0, not retained.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use serde_json::json;
 
 use super::connection::Connection;
+use crate::model::clock;
 use crate::model::delivery::Run;
 use crate::model::event::{Event, micros};
 use crate::model::message::{Client, Message, Qos};
@@ -20,7 +20,7 @@ impl Connection {
         if !settings.presence || settings.sys_interval.is_zero() {
             return;
         }
-        let wall = SystemTime::now();
+        let wall = clock::wall();
         let ts = micros(wall) / 1_000_000;
         let (client, word, payload) = match event {
             Event::ClientConnected { client } => (client, "connected", connected(client, ts)),

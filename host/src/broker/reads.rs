@@ -102,6 +102,7 @@ impl Reads {
         let (to, stop) = (Arc::clone(to), self.stop.clone());
         self.tracker.spawn(async move {
             let found = tokio::select! {
+                biased;
                 found = question(Arc::clone(&pool)) => found,
                 () = stop.cancelled() => return to.push(answer(None)),
             };

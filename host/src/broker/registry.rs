@@ -2,7 +2,7 @@
 //! in the store are read there.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -11,6 +11,7 @@ use super::Broker;
 use super::census::{Census, PAGE_BYTES_MAX, REPORT_BYTES};
 use super::connection::Connection;
 use super::mailbox::Item;
+use crate::model::clock;
 use crate::model::id::Ids;
 use crate::model::message::ClientId;
 use crate::model::reason::Reason;
@@ -81,8 +82,8 @@ impl Broker {
         let Some(saved) = saved else { return Ok(None) };
         let left_at = saved.left_at;
         let now = Now {
-            instant: Instant::now(),
-            wall: SystemTime::now(),
+            instant: clock::instant(),
+            wall: clock::wall(),
             ids: Ids::new(&self.ids, 0),
             interest: Interest::default(),
             keeps: None,

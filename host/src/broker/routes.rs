@@ -292,18 +292,19 @@ impl Targets {
     fn group(found: &[&Entry]) -> Self {
         let mut each: Vec<(&Arc<Mailbox>, Vec<SubId>)> = Vec::new();
         let mut at: Map<*const Mailbox, usize> = Map::default();
-        let mut groups: Map<&str, (&Share, Vec<Target>)> = Map::default();
+        let mut groups: Vec<(&Share, Vec<Target>)> = Vec::new();
+        let mut group_at: Map<&str, usize> = Map::default();
         for entry in found {
             if let Some(share) = &entry.share {
                 let member = Target {
                     to: Arc::clone(&entry.to),
                     subs: Arc::new([entry.sub]),
                 };
-                groups
-                    .entry(&share.name)
-                    .or_insert_with(|| (share, Vec::new()))
-                    .1
-                    .push(member);
+                let index = *group_at.entry(&share.name).or_insert_with(|| {
+                    groups.push((share, Vec::new()));
+                    groups.len() - 1
+                });
+                groups[index].1.push(member);
                 continue;
             }
             let index = *at.entry(Arc::as_ptr(&entry.to)).or_insert_with(|| {
@@ -316,7 +317,7 @@ impl Targets {
             to: Arc::clone(to),
             subs: subs.into(),
         });
-        let groups = groups.into_values().map(|(share, members)| Group {
+        let groups = groups.into_iter().map(|(share, members)| Group {
             members,
             turn: Arc::clone(&share.turn),
         });

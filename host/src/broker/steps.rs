@@ -2,10 +2,10 @@
 //! messages are stored and routed, events meet their rules, stores are read.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use super::connection::{Connection, Received};
 use super::figures;
+use crate::model::clock;
 use crate::model::delivery::{Place, PoolName, Run, Settled, Stored, Ticket, Window};
 use crate::model::message::{Message, Qos};
 use crate::model::reason::Reason;
@@ -130,10 +130,8 @@ impl Connection {
         };
         for Received { first, messages, kept } in self.received.drain(..) {
             let count = messages.len();
-            let planned = self
-                .broker
-                .hooks
-                .publish(session.client(), messages, &kept, first, &self.settle);
+            let hooks = &self.broker.hooks;
+            let planned = hooks.publish(session.client(), messages, &kept, first, &self.settle);
             match planned.waits.is_empty() {
                 true => session.planned(first, std::iter::repeat_n(0, count), &mut self.steps),
                 false => session.planned(first, planned.waits, &mut self.steps),
@@ -173,7 +171,7 @@ impl Connection {
     pub(super) fn read(&mut self, read: ReadId, source: Source, window: Window) {
         match source {
             Source::Own(filter) => {
-                let page = self.broker.retained.matching(&filter, window, SystemTime::now());
+                let page = self.broker.retained.matching(&filter, window, clock::wall());
                 self.act_first(|session, now, steps| session.page(read, Some(page), now, steps));
             }
             Source::Retained(pool, filter) => self.broker.reads.retained(&self.mailbox, read, pool, filter, window),

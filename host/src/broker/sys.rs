@@ -13,6 +13,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::Broker;
 use crate::bus::Link;
+use crate::model::clock;
 use crate::model::delivery::{Settle, Settled, Ticket};
 use crate::model::event::micros;
 use crate::model::id::Ids;
@@ -54,6 +55,7 @@ pub(super) async fn publish_every(broker: Arc<Broker>, interval: Duration) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            biased;
             _ = ticks.tick() => sys.publish().await,
             () = broker.stop.cancelled() => return,
         }
@@ -70,14 +72,14 @@ impl Sys {
             clean_start: true,
             keep_alive_s: 0,
             session_expiry_s: 0,
-            connected_at: SystemTime::now(),
+            connected_at: clock::wall(),
         };
         Self {
             link: broker.bus.link(),
             broker,
             client: Arc::new(client),
             settle: Arc::new(Nobody),
-            started: Instant::now(),
+            started: clock::instant(),
             loads: Loads::default(),
             said: HashMap::new(),
         }
@@ -87,12 +89,12 @@ impl Sys {
     async fn publish(&mut self) {
         self.broker.measure();
         let snapshot = Snapshot::take();
-        let uptime = self.started.elapsed();
+        let uptime = clock::instant() - self.started;
         self.loads.advance(&snapshot, uptime);
         let present = Present {
             snapshot: &snapshot,
             uptime,
-            wall: SystemTime::now(),
+            wall: clock::wall(),
             clients_max: self.broker.clients.most_online(),
             connections_max: self.broker.settings.connections_max,
         };

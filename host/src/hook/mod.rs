@@ -24,6 +24,7 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 
+use crate::model::clock;
 use crate::model::delivery::{Delivery, PoolName, Position, Reader};
 use crate::model::event::{Backlog, Effect, Event, HookPoint, Rendering, Start};
 use crate::model::message::{Client, ClientId, Qos, Subscription};
@@ -127,7 +128,7 @@ impl Hooks {
             }
             (Builtin::ClientConnected, Event::ClientConnected { client }) => Write::Client(self.state(client, None)),
             (Builtin::ClientDisconnected, Event::ClientDisconnected { client, .. }) => {
-                Write::Client(self.state(client, Some(SystemTime::now())))
+                Write::Client(self.state(client, Some(clock::wall())))
             }
             (Builtin::AckedDelete, Event::SessionUnsubscribed { client, filter }) => {
                 Write::Forget(reader(pool, &client.id, filter, Delivery::Pubsub))
@@ -159,7 +160,7 @@ impl Hooks {
         let with = Rendering {
             node: &self.node,
             ids: pool.options().msgid_format,
-            at: SystemTime::now(),
+            at: clock::wall(),
         };
         let params = statements.iter().map(|statement| {
             // The names were checked when the rule was loaded.

@@ -1,6 +1,7 @@
 //! The words of the house: plain data, cheap to clone, without I/O. Every other floor speaks them;
 //! this floor imports nothing of ours.
 
+pub mod clock;
 pub mod delivery;
 pub mod event;
 pub mod hold;

@@ -327,6 +327,7 @@ impl Pool {
                 return Err(error);
             }
             tokio::select! {
+                biased;
                 () = sleep_until(pause) => {}
                 () = self.ends.drain.cancelled() => {}
             }
@@ -340,6 +341,7 @@ impl Pool {
                 self.batcher.heal();
             }
             tokio::select! {
+                biased;
                 () = sleep(self.options.health_check_interval) => {}
                 () = self.ends.drain.cancelled() => return,
             }

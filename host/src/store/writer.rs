@@ -71,6 +71,7 @@ impl Writer {
                 }
             }
             tokio::select! {
+                biased;
                 () = self.shared.filled.notified() => {}
                 () = self.ends.drain.cancelled() => {}
                 () = self.ends.abandon.cancelled() => {}
@@ -132,6 +133,7 @@ impl Writer {
             }
         };
         tokio::select! {
+            biased;
             () = sleep(pause) => {}
             () = self.shared.heals.notified() => {}
             () = stop => {}

@@ -23,7 +23,7 @@ use std::ops::AddAssign;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use foldhash::fast::RandomState;
+use foldhash::fast::FixedState;
 
 use crate::model::delivery::{PoolName, Position, Reader, Run, Settled, Ticket, Window};
 use crate::model::event::{Backlog, Event};
@@ -45,8 +45,8 @@ pub use report::Depth;
 pub use reserved::is_reserved;
 use subscribe::Subscriptions;
 
-/// A map that hashes fast; its keys are ours or bounded by the protocol.
-type Map<K, V> = HashMap<K, V, RandomState>;
+/// A map by numbers that are ours or the protocol's 16 bits. Its order is the same in every run.
+type Map<K, V> = HashMap<K, V, FixedState>;
 
 /// Names a subscription within its session; never used again.
 pub type SubId = u32;

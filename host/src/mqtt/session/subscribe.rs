@@ -1,9 +1,10 @@
 //! SUBSCRIBE, UNSUBSCRIBE and subscriptions that the operator makes for a client.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
+use foldhash::fast::RandomState;
 use smallvec::SmallVec;
 
 use crate::model::event::{Effect, Event};
@@ -111,7 +112,7 @@ impl Waiting {
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
     pub(super) subs: Map<SubId, Sub>,
-    names: Map<String, SubId>,
+    names: HashMap<String, SubId, RandomState>,
     next: SubId,
     waiting: VecDeque<Waiting>,
     /// The subscriptions that replay, and perhaps some that no longer do.
