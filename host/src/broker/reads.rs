@@ -32,7 +32,8 @@ impl Reads {
             reader, start, durable, ..
         } = backlog;
         let pool = reader.pool.clone();
-        let question = move |pool: Arc<Pool>| async move { pool.begin(reader, start, durable).await };
+        // Asked at once: what is saved from now on lies behind the answer.
+        let question = move |pool: Arc<Pool>| pool.begin(reader, start, durable);
         self.ask(to, pool, "begin", move |position| Item::Begun(read, position), question);
     }
 
@@ -94,16 +95,17 @@ impl Reads {
         question: impl FnOnce(Arc<Pool>) -> Asking + Send + 'static,
     ) where
         T: Send + 'static,
-        Asking: Future<Output = Result<T>> + Send,
+        Asking: Future<Output = Result<T>> + Send + 'static,
     {
         let Some(pool) = self.hooks.pool(&pool) else {
             return to.push(answer(None));
         };
         let (to, stop) = (Arc::clone(to), self.stop.clone());
+        let asked = question(Arc::clone(&pool));
         self.tracker.spawn(async move {
             let found = tokio::select! {
                 biased;
-                found = question(Arc::clone(&pool)) => found,
+                found = asked => found,
                 () = stop.cancelled() => return to.push(answer(None)),
             };
             if let Err(error) = &found {

@@ -130,8 +130,9 @@ impl Connection {
         };
         for Received { first, messages, kept } in self.received.drain(..) {
             let count = messages.len();
+            let told = session.is_online();
             let hooks = &self.broker.hooks;
-            let planned = hooks.publish(session.client(), messages, &kept, first, &self.settle);
+            let planned = hooks.publish(session.client(), messages, &kept, first, &self.settle, told);
             match planned.waits.is_empty() {
                 true => session.planned(first, std::iter::repeat_n(0, count), &mut self.steps),
                 false => session.planned(first, planned.waits, &mut self.steps),

@@ -111,7 +111,7 @@ impl Sys {
                 let planned = self
                     .broker
                     .hooks
-                    .publish(&self.client, vec![message], &[], 0, &self.settle);
+                    .publish(&self.client, vec![message], &[], 0, &self.settle, false);
                 batch.push(planned.run);
             }
             self.said.insert(topic, value);

@@ -43,6 +43,8 @@ impl Hooks {
     /// Plans a run of messages of one topic and hands what is to be stored to the batchers. The gates `first`,
     /// `first + 1`, … settle through `settle`, once for every pool that a message waits for. `kept` are the QoS 2
     /// messages of a kept session, each with its packet identifier: that is committed with its message (spec C16).
+    /// Of what nobody is `told` (a will, or what its publisher did not stay for), nothing is given up after
+    /// `ack_timeout`: there is nobody who would send it again.
     pub fn publish(
         &self,
         client: &Arc<Client>,
@@ -50,6 +52,7 @@ impl Hooks {
         kept: &[(usize, u16)],
         first: Ticket,
         settle: &Arc<dyn Settle>,
+        told: bool,
     ) -> Planned {
         let active = self.active.load();
         let mut jobs: Vec<Job> = Vec::new();
@@ -83,8 +86,9 @@ impl Hooks {
         let mut waits = vec![0; if jobs.is_empty() { 0 } else { messages.len() }];
         let before_route = jobs.iter().any(Job::holds_route);
         let run = Arc::new(Run::new(messages, stored));
+        let told = told && client.protocol >= Version::V5 as u8;
         for job in jobs {
-            job.submit(client, &run, first, settle, &mut waits);
+            job.submit(told, &run, first, settle, &mut waits);
         }
         Planned {
             run,
@@ -163,7 +167,7 @@ impl Job {
     }
 
     /// Hands the writes to the pool's batcher, and counts for every message that it waits for this pool.
-    fn submit(mut self, client: &Client, run: &Arc<Run>, first: Ticket, settle: &Arc<dyn Settle>, waits: &mut [u8]) {
+    fn submit(mut self, told: bool, run: &Arc<Run>, first: Ticket, settle: &Arc<dyn Settle>, waits: &mut [u8]) {
         let batcher = self.pool.batcher();
         self.unawaited.into_iter().for_each(|write| batcher.write(write));
         if self.writes.is_empty() {
@@ -178,7 +182,7 @@ impl Job {
             waiting.dedup();
             waiting.into_iter().for_each(|index| waits[index] += 1);
         }
-        let patience = match client.protocol >= Version::V5 as u8 {
+        let patience = match told {
             true => options.ack_timeout,
             false => options.retry_max_age,
         };

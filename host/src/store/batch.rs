@@ -129,15 +129,17 @@ impl Batcher {
         self.shared.push(iter::once((write, slip)));
     }
 
-    /// Takes a write and waits for its result.
-    pub async fn ask(&self, write: Write) -> Result<Written> {
+    /// Takes a write, at once, and waits for its result.
+    pub fn ask(&self, write: Write) -> impl Future<Output = Result<Written>> + use<> {
         let verb = write.label();
         let (asker, answer) = oneshot::channel();
         let slip = Slip::new(Owner::Asker(asker), Instant::now() + self.shared.patience);
         self.shared.push(iter::once((write, slip)));
-        answer
-            .await
-            .unwrap_or_else(|_| Err(Error::new(Kind::Unavailable, verb)))
+        async move {
+            answer
+                .await
+                .unwrap_or_else(|_| Err(Error::new(Kind::Unavailable, verb)))
+        }
     }
 
     /// Waits until everything that was queued before has settled.

@@ -225,13 +225,16 @@ impl Pool {
         self.call("positions", self.store.positions(client)).await
     }
 
-    /// Where a reader begins (see [`Write::Begin`]); waits with the other writes until it is known.
-    pub async fn begin(&self, reader: Reader, start: Start, durable: bool) -> Result<Position> {
-        let write = Write::Begin { reader, start, durable };
-        match self.batcher.ask(write).await? {
-            Written::At(position) => Ok(position),
-            Written::Done | Written::Removed(_) => {
-                Err(Error::because(Kind::Corrupt, "begin", "the store named no position"))
+    /// Where a reader begins (see [`Write::Begin`]): takes its place among the other writes at once, and waits with
+    /// them until it is known.
+    pub fn begin(&self, reader: Reader, start: Start, durable: bool) -> impl Future<Output = Result<Position>> + use<> {
+        let asked = self.batcher.ask(Write::Begin { reader, start, durable });
+        async move {
+            match asked.await? {
+                Written::At(position) => Ok(position),
+                Written::Done | Written::Removed(_) => {
+                    Err(Error::because(Kind::Corrupt, "begin", "the store named no position"))
+                }
             }
         }
     }

@@ -114,12 +114,15 @@ impl Session {
     }
 
     fn attach(&mut self, connect: Connect, present: bool, assigned: bool, now: &mut Now<'_>, steps: &mut Steps) {
-        self.link = Some(Link::new(&connect, &self.limits, now.instant));
-        self.outbound
-            .open_window(connect.receive_max.min(self.limits.inflight_max));
+        let link = Link::new(&connect, &self.limits, now.instant);
+        let window = connect.receive_max.min(self.limits.inflight_max);
         let answer = self.conn_ack(&connect, present, assigned);
         self.will = connect.will.map(|will| PendingWill { will, at: None });
+        // Before the client is there: nothing that this sets free may leave before the CONNACK ([MQTT-3.2.0-1]).
         self.settle_down(now, steps);
+        self.link = Some(link);
+        self.outbound.open_window(window);
+        self.received.begin_connection();
         steps.push_back(Step::Send(Outgoing::ConnAck(Box::new(answer))));
         steps.push_back(Step::Fire(Event::ClientConnected {
             client: Arc::clone(&self.client),

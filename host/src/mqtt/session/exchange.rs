@@ -25,7 +25,8 @@ const FINISHED_MAX: usize = 10_000;
 #[derive(Clone, Debug)]
 pub(super) struct Trace {
     id: MessageId,
-    topic: Topic,
+    /// Its topic, where it has a place.
+    topic: Option<Topic>,
     /// Where it lies in the pool that keeps the session, if it does.
     place: Option<Position>,
 }
@@ -57,7 +58,7 @@ impl Trace {
         let place = stored.map(|stored| stored.place(delivery.index, message.id));
         Self {
             id: message.id,
-            topic: message.topic.detached(),
+            topic: Some(message.topic.detached()),
             place: match place {
                 Some(Place::At(position)) => Some(position),
                 Some(Place::Pending | Place::Nowhere) | None => None,
@@ -107,7 +108,7 @@ impl Outbound {
                 self.exchanges.heard.insert(id);
             }
             let sent = self.insert(packet_id, delivery, Qos::ExactlyOnce, stage);
-            sent.trace = topic.map(|topic| Trace { id, topic, place });
+            sent.trace = Some(Trace { id, topic, place });
         }
     }
 
@@ -248,9 +249,8 @@ impl Session {
             return self.outbound.forget_finished();
         };
         for (packet_id, trace) in std::mem::take(&mut self.outbound.exchanges.finished) {
-            let passed = trace
-                .place
-                .is_none_or(|place| self.readers.have_passed(&pool, &trace.topic, place));
+            let lies = trace.topic.as_ref().zip(trace.place);
+            let passed = lies.is_none_or(|(topic, place)| self.readers.have_passed(&pool, topic, place));
             if !passed {
                 self.outbound.exchanges.finished.push_back((packet_id, trace));
                 continue;

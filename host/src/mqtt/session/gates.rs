@@ -13,10 +13,18 @@ pub(super) struct Gates {
     /// The ticket of the oldest gate that is kept.
     first: Ticket,
     gates: VecDeque<Gate>,
-    /// Tickets in arrival order of what a PUBACK and a PUBREC wait for.
-    order: [VecDeque<Ticket>; 2],
+    /// What PUBACKs and PUBRECs wait for, in arrival order.
+    order: [VecDeque<Turn>; 2],
     /// Gates of QoS 0 that are open.
     open_qos0: usize,
+}
+
+/// What the next answer of a kind waits for.
+#[derive(Debug)]
+enum Turn {
+    Gate(Ticket),
+    /// Nothing but its turn: the client sends again what had its result before.
+    Known(Gate),
 }
 
 /// One PUBLISH whose commit is under way.
@@ -34,6 +42,10 @@ pub(super) struct Gate {
     waits: Option<u8>,
     /// Whether any rule stores the message.
     pub(super) stored: bool,
+    /// Whether its result was counted before: the client asks for it again.
+    pub(super) counted: bool,
+    /// Whether its answer has left, where it has one.
+    answered: bool,
     result: Settled,
 }
 
@@ -47,6 +59,8 @@ impl Gate {
             owed: true,
             waits: None,
             stored: false,
+            counted: false,
+            answered: qos == Qos::AtMostOnce,
             result: Settled::Stored,
         }
     }
@@ -62,10 +76,22 @@ impl Gates {
         let ticket = self.next_ticket();
         match gate.qos {
             Qos::AtMostOnce => self.open_qos0 += 1,
-            qos => self.order[qos as usize - 1].push_back(ticket),
+            qos => self.order[qos as usize - 1].push_back(Turn::Gate(ticket)),
         }
         self.gates.push_back(gate);
         ticket
+    }
+
+    /// The message of this gate was settled like this before, and its client asks again: its answer has its turn
+    /// among the others.
+    pub(super) fn answer_again(&mut self, gate: Gate, result: Settled) {
+        let known = Gate {
+            waits: Some(0),
+            counted: true,
+            result,
+            ..gate
+        };
+        self.order[gate.qos as usize - 1].push_back(Turn::Known(known));
     }
 
     /// Numbers gates from here on; nothing was opened yet.
@@ -115,10 +141,17 @@ impl Gates {
     /// The next answer that may leave, PUBACKs and PUBRECs each in arrival order.
     pub(super) fn next_answer(&mut self) -> Option<(Gate, Settled)> {
         for kind in 0..self.order.len() {
-            if let Some(ticket) = self.order[kind].front()
-                && let Some(gate) = self.get(*ticket).copied().filter(|gate| !gate.is_open())
-            {
-                self.order[kind].pop_front();
+            let next = match self.order[kind].front() {
+                Some(Turn::Gate(ticket)) => self.get(*ticket).copied(),
+                Some(Turn::Known(gate)) => Some(*gate),
+                None => None,
+            };
+            if let Some(gate) = next.filter(|gate| !gate.is_open()) {
+                if let Some(Turn::Gate(ticket)) = self.order[kind].pop_front()
+                    && let Some(gate) = self.get_mut(ticket)
+                {
+                    gate.answered = true;
+                }
                 return Some((gate, gate.result));
             }
         }
@@ -133,29 +166,47 @@ impl Gates {
             .all(|ticket| self.get(ticket).is_none_or(|gate| !gate.is_open()))
     }
 
-    /// The open gate of this packet identifier.
-    pub(super) fn find(&mut self, qos: Qos, packet_id: u16) -> Option<&mut Gate> {
+    /// The client sends this message again, and its gate has not been answered: it is now, at the turn that this
+    /// PUBLISH has. False where there is no such gate.
+    pub(super) fn join(&mut self, qos: Qos, packet_id: u16, fingerprint: u64) -> bool {
         let Self {
             first, gates, order, ..
         } = self;
-        let wanted = |ticket: &&Ticket| gates[(**ticket - *first) as usize].packet_id == packet_id;
-        let ticket = *order[(qos as usize).checked_sub(1)?].iter().find(wanted)?;
-        gates.get_mut((ticket - *first) as usize)
+        let Some(order) = (qos as usize).checked_sub(1).map(|kind| &mut order[kind]) else {
+            return false;
+        };
+        let gate = |turn: &Turn| match turn {
+            Turn::Gate(ticket) => gates[(ticket - *first) as usize],
+            Turn::Known(gate) => *gate,
+        };
+        let is_it = |turn: &Turn| {
+            let gate = gate(turn);
+            gate.packet_id == packet_id && (gate.fingerprint == fingerprint || qos == Qos::ExactlyOnce)
+        };
+        let Some(at) = order.iter().position(is_it) else {
+            return false;
+        };
+        let Some(mut turn) = order.remove(at) else { return false };
+        match &mut turn {
+            Turn::Gate(ticket) => gates[(*ticket - *first) as usize].owed = true,
+            Turn::Known(gate) => gate.owed = true,
+        }
+        order.push_back(turn);
+        true
     }
 
     /// The client has gone: nobody awaits the answers any more, unless it asks again.
     pub(super) fn nobody_waits(&mut self) {
-        self.gates.iter_mut().for_each(|gate| gate.owed = false);
+        let known = self.order.iter_mut().flatten().filter_map(|turn| match turn {
+            Turn::Gate(_) => None,
+            Turn::Known(gate) => Some(gate),
+        });
+        self.gates.iter_mut().chain(known).for_each(|gate| gate.owed = false);
     }
 
     /// PUBLISH of QoS 1 and 2 that have no answer yet.
     pub(super) fn unanswered(&self) -> usize {
         self.order.iter().map(VecDeque::len).sum()
-    }
-
-    /// Those of QoS 1 among them.
-    pub(super) fn unanswered_qos1(&self) -> usize {
-        self.order[Qos::AtLeastOnce as usize - 1].len()
     }
 
     /// PUBLISH of QoS 0 whose commit is under way.
@@ -164,8 +215,7 @@ impl Gates {
     }
 
     fn drop_what_is_done(&mut self) {
-        let oldest_unanswered = self.order.iter().filter_map(|order| order.front().copied()).min();
-        while self.gates.front().is_some_and(|gate| !gate.is_open()) && oldest_unanswered != Some(self.first) {
+        while self.gates.front().is_some_and(|gate| !gate.is_open() && gate.answered) {
             self.gates.pop_front();
             self.first += 1;
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::model::delivery::Run;
+use crate::model::delivery::{Place, PoolName, Position, Run};
 use crate::model::id::MessageId;
 use crate::model::message::Qos;
 
@@ -56,6 +56,32 @@ impl Hold {
         self.bytes = self.held.iter().map(|delivery| delivery.message().size_bytes()).sum();
     }
 
+    /// Takes out the first message that lies before `position`, where its reader begins behind it: it was published
+    /// after the SUBSCRIBE and stored before the row that says where to begin.
+    pub(super) fn take_before(&mut self, pool: &PoolName, position: Position) -> Option<Delivery> {
+        let lies_before = |delivery: &Delivery| {
+            let stored = delivery.run.stored_in(pool);
+            let place = stored.map(|stored| stored.place(delivery.index, delivery.message().id));
+            matches!(place, Some(Place::At(place)) if place < position)
+        };
+        let at = self.held.iter().position(lies_before)?;
+        let delivery = self.held.remove(at)?;
+        self.bytes -= delivery.message().size_bytes();
+        Some(delivery)
+    }
+
+    /// What was held for this reader is held for those in its place.
+    pub(super) fn pass_on(&mut self, gone: ReaderKey, keys: &[ReaderKey]) {
+        for delivery in &mut self.held {
+            if let Some(at) = delivery.readers.iter().position(|key| *key == gone) {
+                delivery.readers.remove(at);
+                let new = keys.iter().filter(|key| !delivery.readers.contains(key));
+                let new: SmallVec<[ReaderKey; 2]> = new.copied().collect();
+                delivery.readers.extend(new);
+            }
+        }
+    }
+
     /// Whether a message waits here that this one must not overtake ([MQTT-4.6.0-6]).
     fn precedes(&self, delivery: &Delivery) -> bool {
         let same = |held: &Delivery| held.qos == delivery.qos && held.message().topic == delivery.message().topic;
@@ -91,10 +117,34 @@ impl Session {
                     .get_mut(sub)
                     .is_some_and(|sub| sub.has_sent(message.id))
             }) {
-                continue; // a replay was faster than the live copy
+                // A replay was faster than the live copy, which counts for every reader.
+                let late = self.on_terms(&terms, run, index);
+                self.count_for_readers(&late, now);
+                continue;
             }
             let delivery = self.on_terms(&terms, run, index);
             self.deliver_or_hold(delivery, subs, now, steps);
+        }
+    }
+
+    /// The client has this message, or it is on its way, as another copy.
+    fn count_for_readers(&mut self, late: &Delivery, now: &Now<'_>) {
+        self.readers.follow(late);
+        match self.outbound.find(late.message().id) {
+            Some(sent) => {
+                let new = late.readers.iter().filter(|key| !sent.readers.contains(key));
+                let new: SmallVec<[ReaderKey; 2]> = new.copied().collect();
+                sent.readers.extend(new);
+                if sent.run.stored.is_empty() {
+                    // A retained copy knows no place.
+                    (sent.run, sent.index) = (Arc::clone(&late.run), late.index);
+                }
+            }
+            None => {
+                if self.readers.acked(late) {
+                    self.positions_later(now.instant);
+                }
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::model::delivery::{Page, Position, Run, Stored};
+use crate::model::delivery::{Page, PoolName, Position, Run, Stored};
 use crate::model::id::MessageId;
 use crate::model::message::Message;
 
@@ -106,7 +106,7 @@ impl Session {
             return;
         };
         let (positions, messages): (Vec<Position>, Vec<Message>) = page.messages.into_iter().unzip();
-        let stored = Stored::new(pool, positions.iter().map(|_| true));
+        let stored = Stored::new(pool.clone(), positions.iter().map(|_| true));
         positions
             .iter()
             .enumerate()
@@ -122,6 +122,7 @@ impl Session {
                 position: *position,
                 subs,
             };
+            self.release_before(sub, &pool, *position, now, steps);
             if !self.send_stored(sub, key, row, now, steps) {
                 // The queue has no room by bytes: this row is read again when it has.
                 (scanned, end) = (Position(position.0 - 1), false);
@@ -134,12 +135,25 @@ impl Session {
         };
         reading.cursor = scanned.max(reading.cursor);
         reading.tracker.limit(Some(reading.cursor));
+        reading.dirty = true;
         reading.stopped = !end && left == Some(0);
         if !end && !reading.stopped {
             let sub = self.subscriptions.subs.get_mut(&sub);
             if let Some(replay) = sub.and_then(|sub| sub.replay.as_mut()) {
                 replay.sources.push_front(From::Backlog(key, left));
             }
+        }
+        self.positions_later(now.instant);
+    }
+
+    /// What lies before this row and is held must not come behind it.
+    fn release_before(&mut self, sub: SubId, pool: &PoolName, place: Position, now: &mut Now<'_>, steps: &mut Steps) {
+        let next = |session: &mut Self| {
+            let replay = session.subscriptions.subs.get_mut(&sub)?.replay.as_mut()?;
+            replay.hold.take_before(pool, place)
+        };
+        while let Some(earlier) = next(self) {
+            self.enqueue_or_defer(earlier, now, steps);
         }
     }
 

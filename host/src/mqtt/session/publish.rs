@@ -26,6 +26,9 @@ pub(super) struct Received {
     unreleased: Map<u16, Unreleased>,
     /// Answers that nobody heard because the socket had gone: a resend gets them, if it is the same message.
     unheard: Map<u16, (u64, Settled)>,
+    /// PUBLISH of QoS 1 and 2 on this connection whose exchange has not ended: what Receive Maximum counts. It
+    /// begins anew with every connection (4.9).
+    in_flight: usize,
     hasher: RandomState,
 }
 
@@ -67,6 +70,11 @@ impl Received {
         all.collect()
     }
 
+    /// The client is connected anew.
+    pub(super) fn begin_connection(&mut self) {
+        self.in_flight = 0;
+    }
+
     /// The client has gone: nobody awaits a PUBCOMP, unless it asks again.
     pub(super) fn nobody_waits(&mut self) {
         self.unreleased.values_mut().for_each(|known| known.owed = false);
@@ -105,18 +113,16 @@ impl Session {
         if publish.qos > self.limits.qos_max {
             return self.close(Reason::QOS_NOT_SUPPORTED, now, steps);
         }
+        if publish.qos > Qos::AtMostOnce {
+            if self.version == Version::V5 && self.received.in_flight >= usize::from(self.limits.receive_max) {
+                // [MQTT-3.3.4-7]
+                return self.close_over(Limit::ReceiveMaximum, Reason::RECEIVE_MAXIMUM_EXCEEDED, now, steps);
+            }
+            self.received.in_flight += 1;
+        }
         let fingerprint = self.received.fingerprint(&topic, &publish);
         if self.is_resend(&publish, fingerprint, steps) {
             return;
-        }
-        // From PUBLISH to PUBREL a message of QoS 2 is unreleased, whether it has its PUBREC or not.
-        let unanswered = self.gates.unanswered_qos1() + self.received.unreleased.len();
-        if publish.qos > Qos::AtMostOnce
-            && self.version == Version::V5
-            && unanswered >= usize::from(self.limits.receive_max)
-        {
-            // [MQTT-3.3.4-7]
-            return self.close_over(Limit::ReceiveMaximum, Reason::RECEIVE_MAXIMUM_EXCEEDED, now, steps);
         }
         let awaiting_max = self.limits.awaiting_release_max;
         if publish.qos == Qos::ExactlyOnce && awaiting_max > 0 && self.received.unreleased.len() >= awaiting_max {
@@ -188,26 +194,23 @@ impl Session {
             Qos::AtMostOnce => false,
             Qos::AtLeastOnce if !publish.dup => false,
             Qos::AtLeastOnce => {
-                if let Some(gate) = self
-                    .gates
-                    .find(Qos::AtLeastOnce, id)
-                    .filter(|gate| gate.fingerprint == fingerprint)
-                {
-                    gate.owed = true;
+                if self.gates.join(Qos::AtLeastOnce, id, fingerprint) {
                     return true;
                 }
                 // A reused packet identifier is a new message.
                 let Some((_, result)) = unheard.filter(|(known, _)| *known == fingerprint) else {
                     return false;
                 };
-                self.tell_publisher(Qos::AtLeastOnce, id, result, steps);
+                self.gates.answer_again(Gate::new(publish.qos, id, fingerprint), result);
+                self.answer_publishers(steps);
                 true
             }
             Qos::ExactlyOnce if !self.received.unreleased.contains_key(&id) => false,
             Qos::ExactlyOnce => {
-                match self.gates.find(Qos::ExactlyOnce, id) {
-                    Some(gate) => gate.owed = true,
-                    None => self.tell_publisher(Qos::ExactlyOnce, id, Settled::Stored, steps),
+                if !self.gates.join(Qos::ExactlyOnce, id, fingerprint) {
+                    let gate = Gate::new(Qos::ExactlyOnce, id, fingerprint);
+                    self.gates.answer_again(gate, Settled::Stored);
+                    self.answer_publishers(steps);
                 }
                 true
             }
@@ -220,7 +223,7 @@ impl Session {
         let packet_id = ack.packet_id;
         self.received.unheard.remove(&packet_id);
         let Some(known) = self.received.unreleased.get_mut(&packet_id) else {
-            return complete(packet_id, Reason::PACKET_IDENTIFIER_NOT_FOUND, steps);
+            return self.complete(packet_id, Reason::PACKET_IDENTIFIER_NOT_FOUND, steps);
         };
         known.owed = true;
         if std::mem::replace(&mut known.is_ending, true) {
@@ -237,14 +240,25 @@ impl Session {
     pub(super) fn released(&mut self, packet_id: u16, steps: &mut Steps) {
         let known = self.received.unreleased.remove(&packet_id);
         if self.link.is_some() && known.is_some_and(|known| known.owed) {
-            complete(packet_id, Reason::SUCCESS, steps);
+            self.complete(packet_id, Reason::SUCCESS, steps);
         }
+    }
+
+    fn complete(&mut self, packet_id: u16, reason: Reason, steps: &mut Steps) {
+        self.received.in_flight = self.received.in_flight.saturating_sub(1);
+        let ack = Ack {
+            kind: AckKind::PubComp,
+            packet_id,
+            reason,
+        };
+        steps.push_back(Step::Send(Outgoing::Ack(ack)));
     }
 
     /// Sends what no longer waits for a commit.
     pub(super) fn answer_publishers(&mut self, steps: &mut Steps) {
         while let Some((gate, result)) = self.gates.next_answer() {
             match refusal(result) {
+                _ if gate.counted => {}
                 Some(_) => self.books.refused += 1,
                 None if gate.stored => self.books.acked_stored += 1,
                 None => self.books.acked_unstored += 1,
@@ -274,6 +288,9 @@ impl Session {
             // MQTT 3 has no negative answer: the client is closed and sends the message again (spec F3).
             Some(reason) if self.version < Version::V5 => steps.push_back(Step::Close(reason)),
             refused => {
+                if qos == Qos::AtLeastOnce || refused.is_some() {
+                    self.received.in_flight = self.received.in_flight.saturating_sub(1);
+                }
                 let ack = Ack {
                     kind,
                     packet_id,
@@ -283,13 +300,4 @@ impl Session {
             }
         }
     }
-}
-
-fn complete(packet_id: u16, reason: Reason, steps: &mut Steps) {
-    let ack = Ack {
-        kind: AckKind::PubComp,
-        packet_id,
-        reason,
-    };
-    steps.push_back(Step::Send(Outgoing::Ack(ack)));
 }

@@ -3,10 +3,11 @@
 //! are held; when the hold overflows, what the store has is dropped from it and read again.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::model::delivery::{Place, PoolName, Position, Reader, Window};
+use crate::model::delivery::{Place, PoolName, Position, Reader, Run, Window};
 use crate::model::event::{Backlog, Effect, Start};
 use crate::model::id::MessageId;
 use crate::model::message::Qos;
@@ -181,10 +182,17 @@ impl Session {
                 Effect::Retained(..) | Effect::Backlog(_) | Effect::Lookup(_) | Effect::Subscribe(_) => {}
             }
         }
-        before
-            .iter()
-            .filter(|key| !keys.contains(key))
-            .for_each(|key| self.readers.remove(*key));
+        for key in before.iter().copied().filter(|key| !keys.contains(key)) {
+            self.readers.remove(key);
+            if let Some(replay) = self
+                .subscriptions
+                .subs
+                .get_mut(&sub)
+                .and_then(|sub| sub.replay.as_mut())
+            {
+                replay.hold.pass_on(key, &keys);
+            }
+        }
         if let Some(known) = self.subscriptions.subs.get_mut(&sub) {
             known.readers = keys;
             if let Some(replay) = &mut known.replay {
@@ -250,13 +258,19 @@ impl Session {
                 .get_mut(&sub)
                 .and_then(|sub| sub.replay.as_mut());
             let earliest = hold.and_then(|replay| replay.hold.earliest.take());
-            let earliest = earliest.and_then(|(run, index)| {
+            let place = earliest.as_ref().and_then(|(run, index)| {
                 let stored = run.stored_in(&reading.backlog.reader.pool)?;
-                match stored.place(index, run.messages[index].id) {
-                    Place::At(position) => Some(Position(position.0 - 1)),
-                    Place::Pending | Place::Nowhere => None,
-                }
+                Some(stored.place(*index, run.messages[*index].id))
             });
+            let earliest = match place {
+                Some(Place::At(position)) => Some(Position(position.0 - 1)),
+                Some(Place::Pending) if position.is_some() => {
+                    // It may have been stored before this answer, which a store that was asked twice made later than
+                    // the question. Asked again, behind it, its place is known.
+                    return self.begin_again(read, key, earliest, steps);
+                }
+                Some(Place::Pending | Place::Nowhere) | None => None,
+            };
             match position {
                 Some(position) => {
                     let position = earliest.map_or(position, |earliest| earliest.min(position));
@@ -274,6 +288,19 @@ impl Session {
             self.drive(sub, now, steps);
         }
         self.ask_on(steps);
+    }
+
+    /// Asks once more where a reader begins; what waits for the first question waits for the second.
+    fn begin_again(&mut self, read: ReadId, key: ReaderKey, earliest: Option<(Arc<Run>, usize)>, steps: &mut Steps) {
+        let Some(reading) = self.readers.get_mut(key) else {
+            return;
+        };
+        let sub = self.subscriptions.subs.get_mut(&reading.sub);
+        if let Some(replay) = sub.and_then(|sub| sub.replay.as_mut()) {
+            replay.hold.earliest = earliest;
+        }
+        steps.push_back(Step::Begin(read, reading.backlog.clone()));
+        self.readers.begins.insert(read, key);
     }
 
     /// This reader's store did not answer: its subscription goes on without it.
@@ -360,10 +387,17 @@ impl Session {
             return self.read_on(sub, steps);
         }
         let held = known.replay.take().map(|replay| replay.hold.held).unwrap_or_default();
+        let mut moves = false;
         for key in known.readers.clone() {
             if let Some(reading) = self.readers.get_mut(key).filter(|reading| !reading.stopped) {
                 reading.tracker.limit(None);
+                // What was acknowledged meanwhile counts from now on.
+                reading.dirty = true;
+                moves = true;
             }
+        }
+        if moves {
+            self.positions_later(now.instant);
         }
         held.into_iter()
             .for_each(|delivery| self.enqueue_or_defer(delivery, now, steps));
