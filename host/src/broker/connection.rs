@@ -347,6 +347,11 @@ impl Connection {
             Item::Kick(answer) => self.kick(answer),
             Item::Delete(answer) => self.delete(answer).await,
             Item::Arrival(arrival) => self.arrive(arrival).await,
+            #[cfg(test)]
+            Item::Look(asker) => {
+                let load = self.session.as_ref().map(Session::load).unwrap_or_default();
+                asker.send(load).unwrap_or_default();
+            }
             Item::ShutDown(patience) => self.leave_at = Some(clock::instant() + patience.min(LAST_ANSWERS)),
         }
     }

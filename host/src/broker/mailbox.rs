@@ -49,6 +49,9 @@ pub(super) enum Item {
     Arrival(Box<Arrival>),
     /// The broker shuts down: open gates get so long.
     ShutDown(Duration),
+    /// A test wants to know what the session holds.
+    #[cfg(test)]
+    Look(tokio::sync::oneshot::Sender<crate::mqtt::session::Load>),
 }
 
 /// What became of loading a session: `Err` where its store did not answer in time.
@@ -79,6 +82,14 @@ struct Slot {
     overflowed: bool,
     /// Waker under the same lock: no wake-up is lost.
     waker: Option<Waker>,
+}
+
+/// What lies in a mailbox.
+#[cfg(test)]
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) messages: usize,
+    pub(super) items: usize,
 }
 
 impl Mailbox {
@@ -138,6 +149,16 @@ impl Mailbox {
             (slot.messages, slot.bytes) = (0, 0);
         }
         std::mem::take(&mut slot.overflowed)
+    }
+
+    /// What lies in it.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> Waiting {
+        let slot = self.slot.lock();
+        Waiting {
+            messages: slot.live.iter().map(|(run, _)| run.messages.len()).sum(),
+            items: slot.items.len(),
+        }
     }
 
     /// Whether a connection or an operator waits in it.

@@ -211,4 +211,6 @@ impl Broker {
 }
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;

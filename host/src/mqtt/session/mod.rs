@@ -350,6 +350,19 @@ impl Session {
         std::mem::take(&mut self.books)
     }
 
+    /// What it holds and has still to do.
+    #[cfg(test)]
+    pub(crate) fn load(&self) -> Load {
+        let replays = self.subscriptions.subs.values().filter_map(|sub| sub.replay.as_ref());
+        Load {
+            gates: self.gates.unanswered() + usize::from(self.gates.is_any_open()),
+            sent: self.outbound.sent_len(),
+            queued: self.outbound.queue_len(),
+            held: replays.clone().map(|replay| replay.hold.held.len()).sum(),
+            replaying: replays.count(),
+        }
+    }
+
     fn new_read(&mut self) -> ReadId {
         self.next_read += 1;
         self.next_read
@@ -369,6 +382,22 @@ impl Session {
         // Behind the positions: what they have not passed must still be known after a crash.
         self.end_exchanges(steps);
     }
+}
+
+/// What a session holds and has still to do.
+#[cfg(test)]
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Load {
+    /// PUBLISH without an answer, or not stored yet.
+    pub(crate) gates: usize,
+    /// Messages in the window.
+    pub(crate) sent: usize,
+    /// Messages behind it.
+    pub(crate) queued: usize,
+    /// Live messages that are held back.
+    pub(crate) held: usize,
+    /// Subscriptions that read from a store.
+    pub(crate) replaying: usize,
 }
 
 /// A topic alias table: what the client set on this connection.

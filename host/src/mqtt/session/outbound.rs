@@ -167,6 +167,16 @@ impl Outbound {
         self.sent.entry(packet_id).insert_entry(sent).into_mut()
     }
 
+    #[cfg(test)]
+    pub(super) fn sent_len(&self) -> usize {
+        self.sent.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn queue_len(&self) -> usize {
+        self.queue.len()
+    }
+
     fn push(&mut self, delivery: Delivery) {
         self.queue_bytes += delivery.message().size_bytes();
         self.queue.push_back(delivery);

@@ -1,0 +1,276 @@
+//! What the simulation has found, each as the shortest scenario that showed it, so that it stays mended.
+
+use super::fault;
+use super::scenario::{Hello, LastWords, Mood, Post, Scenario, Step, Weather};
+use crate::mqtt::limits::Limits;
+
+/// A scenario of clients that speak MQTT 5 or not, with these limits of the broker's.
+fn scenario(speaks_v5: &[bool], limits: Limits, steps: Vec<Step>) -> Scenario {
+    Scenario {
+        seed: 1,
+        limits,
+        durable: false,
+        rows_per_look: 10,
+        fetch_page: 3,
+        batch_size: 4,
+        pool_queue_len_max: 100_000,
+        speaks_v5: speaks_v5.to_vec(),
+        steps,
+    }
+}
+
+fn windows(receive_max: u16, inflight_max: u16) -> Limits {
+    Limits {
+        receive_max,
+        inflight_max,
+        ..Limits::default()
+    }
+}
+
+fn hello() -> Hello {
+    Hello {
+        clean: false,
+        expiry_s: 3600,
+        keep_alive_s: 0,
+        receive_max: u16::MAX,
+        pipe_bytes: 4096,
+        will: None,
+    }
+}
+
+fn post(topic: &'static str, qos: u8, retain: bool, count: u8) -> Post {
+    Post {
+        topic,
+        qos,
+        retain,
+        count,
+    }
+}
+
+fn weather(late_ms: u32, mood: Mood) -> Step {
+    Step::Store(Weather { late_ms, mood })
+}
+
+#[track_caller]
+fn nothing_is_wrong(scenario: &Scenario) {
+    // Whether it shows may depend on how late the store is, so a few runs each.
+    for seed in 0..20 {
+        let run = Scenario {
+            seed,
+            ..scenario.clone()
+        };
+        assert_eq!(fault(&run), None, "seed {seed} of\n{scenario}");
+    }
+}
+
+#[test]
+fn a_qos_2_message_counts_once_against_receive_maximum() {
+    nothing_is_wrong(&scenario(
+        &[true],
+        windows(5, 1),
+        vec![
+            Step::Connect(0, hello()),
+            Step::Rest(1),
+            Step::Publish(0, post("a/x", 2, false, 5)),
+        ],
+    ));
+}
+
+#[test]
+fn pubacks_of_what_is_sent_again_leave_in_the_order_in_which_it_is_sent_again() {
+    let narrow = Hello {
+        pipe_bytes: 32,
+        ..hello()
+    };
+    for weather in [weather(0, Mood::Fair), weather(800, Mood::Fair)] {
+        for step in [
+            Step::Disconnect(0, false),
+            Step::Connect(0, narrow.clone()),
+            Step::Cut(0),
+        ] {
+            nothing_is_wrong(&scenario(
+                &[false],
+                windows(20, 5),
+                vec![
+                    weather.clone(),
+                    Step::Connect(0, narrow.clone()),
+                    Step::Rest(7000),
+                    Step::Publish(0, post("a/y", 1, false, 8)),
+                    Step::Turns(2),
+                    step,
+                    Step::Rest(40_000),
+                ],
+            ));
+        }
+    }
+}
+
+#[test]
+fn what_is_sent_again_keeps_the_window_of_the_new_connection() {
+    let narrow = Hello {
+        receive_max: 1,
+        ..hello()
+    };
+    for durable in [false, true] {
+        nothing_is_wrong(&Scenario {
+            durable,
+            ..scenario(
+                &[true, true],
+                windows(5, 2),
+                vec![
+                    Step::Connect(0, hello()),
+                    Step::Connect(1, hello()),
+                    Step::Rest(5),
+                    Step::Subscribe(0, "#", 2),
+                    Step::Rest(5),
+                    Step::Acknowledge(0, super::scenario::Habit::Never),
+                    Step::Publish(1, post("a/x", 2, true, 2)),
+                    Step::Rest(5),
+                    Step::Connect(0, narrow.clone()),
+                ],
+            )
+        });
+    }
+}
+
+#[test]
+fn what_is_published_right_behind_a_subscribe_comes_in_order() {
+    for expiry_s in [0, 3600] {
+        let hello = Hello { expiry_s, ..hello() };
+        nothing_is_wrong(&scenario(
+            &[true, false],
+            windows(2, 5),
+            vec![
+                Step::Connect(0, hello),
+                Step::Connect(1, self::hello()),
+                Step::Rest(1000),
+                Step::Subscribe(0, "a/x", 1),
+                Step::Publish(1, post("a/x", 1, false, 3)),
+                Step::Subscribe(1, "b/x", 2),
+                Step::Publish(1, post("b/x", 2, true, 3)),
+            ],
+        ));
+    }
+}
+
+#[test]
+fn messages_that_no_store_has_do_not_overtake_those_that_were_held() {
+    nothing_is_wrong(&scenario(
+        &[true, false],
+        windows(5, 100),
+        vec![
+            Step::Connect(0, hello()),
+            Step::Connect(1, hello()),
+            weather(0, Mood::Mute),
+            Step::Turns(4),
+            Step::Subscribe(1, "#", 1),
+            Step::Publish(1, post("b/x", 0, false, 8)),
+            Step::Publish(1, post("a/x", 1, false, 2)),
+            Step::Connect(1, hello()),
+            Step::Turns(4),
+            Step::Publish(1, post("b/x", 0, true, 3)),
+        ],
+    ));
+}
+
+#[test]
+fn what_was_acknowledged_before_the_connection_was_lost_moves_the_position() {
+    nothing_is_wrong(&scenario(
+        &[true],
+        windows(5, 1),
+        vec![
+            Step::Connect(0, hello()),
+            Step::Rest(5),
+            Step::Subscribe(0, "b/y", 2),
+            Step::Rest(10),
+            weather(2, Mood::Fair),
+            Step::Publish(0, post("b/y", 1, false, 8)),
+            Step::Turns(6),
+            Step::Cut(0),
+            Step::Rest(200),
+        ],
+    ));
+}
+
+#[test]
+fn a_message_that_its_retained_copy_stood_for_moves_the_position() {
+    let limits = Limits {
+        queue_len_max: 3,
+        ..windows(2, 5)
+    };
+    let narrow = Hello {
+        receive_max: 1,
+        ..hello()
+    };
+    nothing_is_wrong(&scenario(
+        &[false, true],
+        limits,
+        vec![
+            Step::Connect(1, narrow),
+            Step::Rest(1),
+            Step::Subscribe(1, "b/x", 2),
+            Step::Rest(2),
+            Step::Subscribe(1, "+/x", 2),
+            Step::Publish(1, post("b/x", 1, true, 8)),
+        ],
+    ));
+}
+
+#[test]
+fn a_will_waits_for_its_store_as_long_as_it_takes() {
+    let will = Some(LastWords {
+        topic: "a/y",
+        qos: 1,
+        delay_s: 0,
+    });
+    nothing_is_wrong(&scenario(
+        &[true],
+        windows(2, 2),
+        vec![
+            Step::Connect(0, Hello { will, ..hello() }),
+            Step::Turns(3),
+            Step::Cut(0),
+            weather(0, Mood::Down),
+            Step::Rest(40_000),
+        ],
+    ));
+}
+
+#[test]
+fn nothing_comes_before_the_connack() {
+    let short = Hello { expiry_s: 0, ..hello() };
+    nothing_is_wrong(&Scenario {
+        durable: true,
+        ..scenario(
+            &[true],
+            windows(2, 5),
+            vec![
+                Step::Connect(0, hello()),
+                Step::Rest(100),
+                Step::Subscribe(0, "b/y", 2),
+                Step::Rest(100),
+                Step::Publish(0, post("b/y", 2, true, 1)),
+                Step::Connect(0, short),
+            ],
+        )
+    });
+}
+
+#[test]
+fn a_session_does_not_take_the_answers_of_the_one_before() {
+    let short = Hello { expiry_s: 0, ..hello() };
+    nothing_is_wrong(&scenario(
+        &[true],
+        windows(5, 2),
+        vec![
+            Step::Connect(0, short),
+            Step::Rest(5),
+            Step::Subscribe(0, "b/y", 2),
+            weather(30, Mood::Fair),
+            Step::Connect(0, hello()),
+            Step::Turns(6),
+            Step::Subscribe(0, "b/y", 2),
+            Step::Rest(1000),
+        ],
+    ));
+}
