@@ -229,6 +229,8 @@ struct World {
     /// The next row of the store and of what is live.
     next_row: usize,
     wants_backlog: bool,
+    /// Runs whose commit is under way, and the row of their first message.
+    unsettled: Vec<(Arc<Run>, usize)>,
     keeps: Option<Keeping>,
     /// What was handed to the store that keeps sessions.
     keeping: VecDeque<ReadId>,
@@ -257,6 +259,7 @@ impl World {
             waiting: VecDeque::new(),
             next_row: 1,
             wants_backlog: false,
+            unsettled: Vec::new(),
             keeps: kept.then(|| Keeping { pool: pool(), epoch: 1 }),
             keeping: VecDeque::new(),
         }
@@ -583,10 +586,20 @@ impl World {
                 Arc::new(Run::new(messages.collect(), Vec::new()))
             }
         };
-        if settled && !run.stored.is_empty() {
-            (0..count).for_each(|index| settle(&run, index, (first + index) as u128));
+        if !run.stored.is_empty() {
+            self.unsettled.push((Arc::clone(&run), first));
+        }
+        if settled {
+            self.commit();
         }
         self.act(|session, now, steps| session.deliver(&run, subs, now, steps));
+    }
+
+    /// Every commit that is under way settles.
+    fn commit(&mut self) {
+        for (run, first) in self.unsettled.drain(..) {
+            (0..run.messages.len()).for_each(|index| settle(&run, index, (first + index) as u128));
+        }
     }
 
     fn answer(&mut self, which: usize, rows: usize, end: bool, given_up: bool) {
@@ -595,6 +608,8 @@ impl World {
         }
         let (read, after) = self.questions.remove(which % self.questions.len());
         let Some(after) = after else {
+            // A store says where a reader begins behind every write before.
+            self.commit();
             let position = (!given_up).then_some(Position(1));
             return self.act(|session, now, steps| session.begun(read, position, now, steps));
         };
