@@ -51,6 +51,26 @@ async fn those_who_say_nothing_cannot_keep_out_those_who_do() {
 }
 
 #[tokio::test]
+async fn connects_that_never_become_whole_do_not_fill_the_memory() {
+    let host = Host::start().await;
+    // Each says that its CONNECT has 1,000,000 bytes, and sends most of them.
+    let mut part = b"\x10\xC0\x84\x3D".to_vec();
+    part.resize(900_000, 0);
+    let mut slow = Vec::new();
+    for _ in 0..40 {
+        let mut raw = host.dial(Mqtt::V311).await;
+        raw.bytes(&part).await;
+        slow.push(raw);
+    }
+    // 32 MB are 37 of them.
+    hit(&host, "half_open", 3.0).await;
+    let mut app = host.raw(Hello::clean(Mqtt::V5, "app")).await;
+    assert_eq!(app.ping().await, []);
+    drop(slow);
+    host.metric_becomes("connections", 1.0).await;
+}
+
+#[tokio::test]
 async fn no_connect_in_time_is_the_end() {
     let host = plan(&[("zone.external.idle_timeout", "100ms")]).start().await;
     assert_eq!(host.dial(Mqtt::V5).await.next().await, Said::End);

@@ -108,7 +108,7 @@ impl Broker {
     async fn welcome(self: Arc<Self>, mut socket: Box<dyn Socket>, peer: SocketAddr, permit: Permit, seat: Seat) {
         let connect = tokio::select! {
             biased;
-            read = timeout(self.settings.idle_timeout, read_connect(&mut socket, self.limits.packet_bytes_max)) => read,
+            read = timeout(self.settings.idle_timeout, read_connect(&mut socket, self.limits.packet_bytes_max, &seat)) => read,
             () = seat.taken() => return figures::hit(Limit::HalfOpen),
             () = self.stop.cancelled() => return,
         };
@@ -278,7 +278,11 @@ impl From<io::Error> for Unread {
 }
 
 /// Reads until the CONNECT is whole. Answers it and what came behind it; `None` where the client left.
-async fn read_connect(socket: &mut dyn Socket, bytes_max: usize) -> Result<Option<(Connect, Bytes)>, Unread> {
+async fn read_connect(
+    socket: &mut dyn Socket,
+    bytes_max: usize,
+    seat: &Seat,
+) -> Result<Option<(Connect, Bytes)>, Unread> {
     let mut buffer = BytesMut::with_capacity(1024);
     loop {
         if socket.read_buf(&mut buffer).await? == 0 {
@@ -301,5 +305,6 @@ async fn read_connect(socket: &mut dyn Socket, bytes_max: usize) -> Result<Optio
         if let Some(frame) = frame {
             return Ok(Some((codec::connect(&frame).map_err(Unread::Refused)?, chunk)));
         }
+        seat.hold(buffer.len());
     }
 }
