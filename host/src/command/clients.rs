@@ -9,7 +9,7 @@ use hyper::Method;
 use super::door::{ask, escape};
 use super::{Failure, print, say};
 use crate::admin::clients::{ClientPage, PAGE, PAGE_MAX};
-use crate::model::report::SessionReport;
+use crate::model::report::{SessionReport, SubscriptionReport};
 use crate::model::utc::utc;
 
 /// Arguments of `hookline clients`.
@@ -224,23 +224,7 @@ fn in_full(report: &SessionReport) -> String {
         format!("unreleased    {}", report.unreleased),
         format!("subscriptions {}", report.subscriptions),
     ];
-    for sub in &report.filters {
-        let mut line = format!("  {} qos {}", shown(&sub.filter), sub.qos);
-        for (said, word) in [
-            (sub.no_local, " no-local"),
-            (sub.retain_as_published, " retain-as-published"),
-            (sub.catching_up, " catching-up"),
-        ] {
-            line.push_str(if said { word } else { "" });
-        }
-        if sub.retain_handling > 0 {
-            line.push_str(&format!(" retain-handling {}", sub.retain_handling));
-        }
-        if let Some(identifier) = sub.identifier {
-            line.push_str(&format!(" identifier {identifier}"));
-        }
-        lines.push(line);
-    }
+    lines.extend(report.filters.iter().map(subscription));
     lines.push(format!("readers       {}", report.readers.len()));
     for reader in &report.readers {
         let position = reader.position.as_deref().unwrap_or("not known yet");
@@ -254,6 +238,25 @@ fn in_full(report: &SessionReport) -> String {
         lines.push(format!("and {} more subscriptions and readers", report.left_out));
     }
     lines.join("\n") + "\n"
+}
+
+/// A subscription with those of its options that say something.
+fn subscription(sub: &SubscriptionReport) -> String {
+    let mut line = format!("  {} qos {}", shown(&sub.filter), sub.qos);
+    for (said, word) in [
+        (sub.no_local, " no-local"),
+        (sub.retain_as_published, " retain-as-published"),
+        (sub.catching_up, " catching-up"),
+    ] {
+        line.push_str(if said { word } else { "" });
+    }
+    if sub.retain_handling > 0 {
+        line.push_str(&format!(" retain-handling {}", sub.retain_handling));
+    }
+    if let Some(identifier) = sub.identifier {
+        line.push_str(&format!(" identifier {identifier}"));
+    }
+    line
 }
 
 #[cfg(test)]
