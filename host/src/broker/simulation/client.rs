@@ -56,7 +56,7 @@ pub(super) struct Client {
     /// QoS 2 messages between PUBLISH and PUBREL.
     received: BTreeSet<u16>,
     /// Messages of QoS 1 and 2 of this connection that are not done.
-    open: BTreeSet<u16>,
+    open: BTreeMap<u16, u32>,
     window: usize,
     server_window: usize,
 }
@@ -104,7 +104,7 @@ impl Client {
             habit: Habit::Promptly,
             held: VecDeque::new(),
             received: BTreeSet::new(),
-            open: BTreeSet::new(),
+            open: BTreeMap::new(),
             window: inflight_max.into(),
             server_window: receive_max.into(),
         }
@@ -320,6 +320,9 @@ impl Client {
             .trace
             .add(court.now, || format!("{} > {first:02X} id {id}", name(self.who)));
         self.pen.ack(first, id);
+        if let Some(number) = self.open.get(&id) {
+            court.judge.acknowledged(self.who, *number);
+        }
         if matches!(first, PUBACK | PUBCOMP) {
             self.open.remove(&id);
         }
@@ -359,7 +362,7 @@ impl Client {
             && let Some(with_will) = self.goodbye
         {
             // Where the broker has stopped reading, a take-over may come before what it has not read.
-            let is_heard = self.unanswered.is_empty() && !self.published_qos0;
+            let is_heard = self.unanswered.is_empty() && self.asked.is_empty() && !self.published_qos0;
             let never_silent = self.hello.as_ref().is_some_and(|hello| hello.keep_alive_s == 0);
             court
                 .judge
@@ -470,7 +473,8 @@ impl Client {
         if parcel.qos == 0 {
             return;
         }
-        if !self.open.insert(parcel.id) {
+        let number = parcel.payload.parse().expect("payloads are numbers");
+        if self.open.insert(parcel.id, number).is_some() {
             court.judge.wrong(
                 "a packet identifier in use is not used again",
                 format!("{who}: {parcel:?}"),

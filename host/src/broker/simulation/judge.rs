@@ -511,7 +511,9 @@ impl Judge {
             .iter()
             .any(|filter| matches(filter, parcel.topic.as_str()));
         let is_first = person.seen.insert(number);
-        person.owed.remove(&number);
+        if parcel.qos == 0 {
+            person.owed.remove(&number);
+        }
         let mut times = 0;
         if parcel.qos == 2 && anew && !parcel.retain {
             let times_before = person.exactly.entry(number).or_default();
@@ -550,6 +552,11 @@ impl Judge {
             "order is kept",
             || format!("{name} got message {number} after {newest:?}, topic {topic}, QoS {qos}"),
         );
+    }
+
+    /// A client has acknowledged a message; before that it may ask for it once more.
+    pub(super) fn acknowledged(&mut self, who: Who, number: u32) {
+        self.people[who].owed.remove(&number);
     }
 
     /// What somebody must still see.

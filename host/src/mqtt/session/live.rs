@@ -70,6 +70,14 @@ impl Hold {
         Some(delivery)
     }
 
+    /// Takes out what the store does not have, in order.
+    fn take_unstored(&mut self) -> VecDeque<Delivery> {
+        let (unstored, stored) = self.held.drain(..).partition(|delivery| delivery.readers.is_empty());
+        self.held = stored;
+        self.bytes = self.held.iter().map(|delivery| delivery.message().size_bytes()).sum();
+        unstored
+    }
+
     /// What was held for this reader is held for those in its place.
     pub(super) fn pass_on(&mut self, gone: ReaderKey, keys: &[ReaderKey]) {
         for delivery in &mut self.held {
@@ -214,6 +222,9 @@ impl Session {
         // may take for ever, and what the store does not have cannot wait for it.
         let waits = replay.sends_retained() || replay.hold.precedes(&delivery);
         if !is_stored && (replay.hold.overflowed || !waits) {
+            for earlier in replay.hold.take_unstored() {
+                self.enqueue_or_defer(earlier, now, steps);
+            }
             return self.enqueue_or_defer(delivery, now, steps);
         }
         match replay.hold.push(delivery, len_max, bytes_max) {
