@@ -139,13 +139,14 @@ impl Session {
     fn count_for_readers(&mut self, late: &Delivery, now: &Now<'_>) {
         self.readers.follow(late);
         match self.outbound.find(late.message().id) {
-            Some(sent) => {
-                let new = late.readers.iter().filter(|key| !sent.readers.contains(key));
+            Some(mut known) => {
+                let readers = &mut known.delivery.readers;
+                let new = late.readers.iter().filter(|key| !readers.contains(key));
                 let new: SmallVec<[ReaderKey; 2]> = new.copied().collect();
-                sent.readers.extend(new);
-                if sent.run.stored.is_empty() {
+                readers.extend(new);
+                if known.delivery.run.stored.is_empty() {
                     // A retained copy knows no place.
-                    (sent.run, sent.index) = (Arc::clone(&late.run), late.index);
+                    known.replace_with(&late.run, late.index);
                 }
             }
             None => {

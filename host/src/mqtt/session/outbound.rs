@@ -135,11 +135,24 @@ impl Outbound {
     }
 
     /// The delivery of this message that is in the window or in the queue.
-    pub(super) fn find(&mut self, id: MessageId) -> Option<&mut Delivery> {
-        let Self { sent, queue, .. } = self;
-        let sent = sent.values_mut().filter_map(|sent| sent.delivery.as_mut());
-        sent.chain(queue.iter_mut())
-            .find(|delivery| delivery.message().id == id)
+    pub(super) fn find(&mut self, id: MessageId) -> Option<Known<'_>> {
+        let Self {
+            sent,
+            queue,
+            queue_bytes,
+            ..
+        } = self;
+        let is_it = |delivery: &&mut Delivery| delivery.message().id == id;
+        let mut sent = sent.values_mut().filter_map(|sent| sent.delivery.as_mut());
+        if let Some(delivery) = sent.find(is_it) {
+            let queue_bytes = None;
+            return Some(Known { delivery, queue_bytes });
+        }
+        let queued = queue.iter_mut().find(is_it);
+        queued.map(|delivery| Known {
+            delivery,
+            queue_bytes: Some(queue_bytes),
+        })
     }
 
     /// An unused packet identifier ([MQTT-2.2.1-4]). The window keeps fewer than there are.
@@ -186,6 +199,25 @@ impl Outbound {
         let delivery = self.queue.pop_front()?;
         self.queue_bytes -= delivery.message().size_bytes();
         Some(delivery)
+    }
+}
+
+/// A delivery that is in the window or in the queue.
+pub(super) struct Known<'a> {
+    pub(super) delivery: &'a mut Delivery,
+    /// What the queue counts, where it is in there.
+    queue_bytes: Option<&'a mut usize>,
+}
+
+impl Known<'_> {
+    /// This copy of the same message takes the place of the other: it knows where it lies. Somebody may have changed
+    /// its row, so it need not be as large.
+    pub(super) fn replace_with(&mut self, run: &Arc<Run>, index: usize) {
+        let before = self.delivery.message().size_bytes();
+        (self.delivery.run, self.delivery.index) = (Arc::clone(run), index);
+        if let Some(bytes) = &mut self.queue_bytes {
+            **bytes = **bytes - before + self.delivery.message().size_bytes();
+        }
     }
 }
 

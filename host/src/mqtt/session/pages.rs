@@ -180,10 +180,11 @@ impl Session {
         let Some(reading) = self.readers.get_mut(key) else {
             return true;
         };
-        if let Some(delivery) = self.outbound.find(message.id) {
-            if delivery.run.stored_in(&reading.backlog.reader.pool).is_none() {
-                (delivery.run, delivery.index) = (Arc::clone(run), index);
+        if let Some(mut known) = self.outbound.find(message.id) {
+            if known.delivery.run.stored_in(&reading.backlog.reader.pool).is_none() {
+                known.replace_with(run, index);
             }
+            let delivery = known.delivery;
             if !delivery.readers.contains(&key) {
                 delivery.readers.push(key);
             }
