@@ -20,6 +20,8 @@ pub(super) struct Link {
     patience: Option<Duration>,
     /// When the last packet came in.
     pub(super) heard_at: Instant,
+    /// It was told to close, and is about to be lost.
+    pub(super) is_closing: bool,
     /// Maximum Packet Size of the client.
     pub(super) packet_bytes_max: Option<u32>,
     /// Topic aliases that the client has set.
@@ -36,6 +38,7 @@ impl Link {
         Self {
             patience,
             heard_at: now,
+            is_closing: false,
             packet_bytes_max: connect.packet_bytes_max,
             aliases: Aliases::default(),
         }

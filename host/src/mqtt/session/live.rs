@@ -223,7 +223,13 @@ impl Session {
         // may take for ever, and what the store does not have cannot wait for it.
         let waits = replay.sends_retained() || replay.hold.precedes(&delivery);
         if !is_stored && (replay.hold.overflowed || !waits) {
-            for earlier in replay.hold.take_unstored() {
+            // What it would overtake leaves before it, once nothing that the store has is held in front of that.
+            let earlier = if replay.hold.overflowed {
+                replay.hold.take_unstored()
+            } else {
+                VecDeque::new()
+            };
+            for earlier in earlier {
                 self.enqueue_or_defer(earlier, now, steps);
             }
             return self.enqueue_or_defer(delivery, now, steps);

@@ -270,7 +270,8 @@ impl Session {
                     self.keep(end, Held::Nothing, steps);
                 }
             }
-            if gate.owed && self.link.is_some() {
+            let hears = self.link.as_ref().is_some_and(|link| !link.is_closing);
+            if gate.owed && hears {
                 self.tell_publisher(gate.qos, gate.packet_id, result, steps);
             } else if gate.qos == Qos::AtLeastOnce {
                 self.received.unheard.insert(gate.packet_id, (gate.fingerprint, result));
@@ -286,7 +287,13 @@ impl Session {
         };
         match refusal(result) {
             // MQTT 3 has no negative answer: the client is closed and sends the message again (spec F3).
-            Some(reason) if self.version < Version::V5 => steps.push_back(Step::Close(reason)),
+            // It hears nothing more: what else was to be said is said when it asks again.
+            Some(reason) if self.version < Version::V5 => {
+                if let Some(link) = &mut self.link {
+                    link.is_closing = true;
+                }
+                steps.push_back(Step::Close(reason));
+            }
             refused => {
                 if qos == Qos::AtLeastOnce || refused.is_some() {
                     self.received.in_flight = self.received.in_flight.saturating_sub(1);

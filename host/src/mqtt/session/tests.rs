@@ -406,6 +406,23 @@ fn a_refusal_is_a_reason_for_mqtt_5_and_a_closed_connection_for_mqtt_3() {
 }
 
 #[test]
+fn a_closed_mqtt_3_client_hears_nothing_more_and_asks_again() {
+    let mut bench = Bench::v3();
+    for id in [7, 8] {
+        bench.receive(publish(Qos::AtLeastOnce, id, "x"));
+    }
+    bench.planned(0, &[1, 1]);
+    bench.settle(1, &[Stored]);
+    assert_eq!(bench.settle(0, &[Settled::Cancelled]), ["close 0x97"]);
+    bench.lose();
+    bench.come_back();
+    assert_eq!(
+        bench.receive(again(publish(Qos::AtLeastOnce, 8, "x"))),
+        ["send PubAck 8"]
+    );
+}
+
+#[test]
 fn the_window_closes_the_mqtt_5_client_that_breaks_it_and_pauses_the_others() {
     let limits = Limits {
         receive_max: 2,
