@@ -201,10 +201,18 @@ impl Drop for Shell {
     }
 }
 
+/// A port that is free, and stays so while the transcript's broker is down: below those that the system gives to
+/// clients, of which other tests have thousands.
+fn free_port() -> u16 {
+    let first = std::process::id() % 10_000;
+    let mut ports = (0..10_000).map(|next| 20_000 + ((first + next) % 10_000) as u16);
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    ports.find(free).expect("a free port")
+}
+
 /// `hookline` and `cargo` for the transcript: the binary under test, on a port that is free.
 fn write_stand_ins(bin: &Path) {
-    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    let port = free.expect("a free port").port();
+    let port = free_port();
     let hookline = format!(
         r#"#!/bin/bash
 case "${{1-start}}" in

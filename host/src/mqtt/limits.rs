@@ -94,6 +94,8 @@ pub struct Limits {
     pub questions_max: usize,
     /// How long acknowledged positions gather before they are written.
     pub position_delay: Duration,
+    /// Changes of a kept session that may be on their way into the store before its client is read on.
+    pub keeps_max: usize,
     /// How long a kept session whose client is away stays in memory.
     pub rest_after: Duration,
     /// How long a SUBACK waits for the row that says where its reader begins.
@@ -127,6 +129,7 @@ impl Default for Limits {
             upgrade_qos: false,
             questions_max: 64,
             position_delay: Duration::from_millis(50),
+            keeps_max: 256,
             rest_after: Duration::from_secs(5),
             suback_patience: Duration::from_secs(5),
         }

@@ -53,6 +53,11 @@ impl Keeper {
         self.at.as_ref().map(|keeping| &keeping.pool)
     }
 
+    /// Changes that are not there yet.
+    pub(super) fn outstanding(&self) -> usize {
+        self.held.len()
+    }
+
     /// Whether the store has everything.
     pub(super) fn is_settled(&self) -> bool {
         self.held.is_empty() && !self.unsaved

@@ -257,7 +257,8 @@ impl Session {
         };
         // Nobody is told a window for SUBSCRIBEs, but their answers may wait for a store, too.
         let waits = self.gates.open_qos0().max(self.subscriptions.unanswered());
-        open.max(waits) < window
+        // Everybody's commits stand in one line: one client's changes of its session must not fill it.
+        open.max(waits) < window && self.keeper.outstanding() < self.limits.keeps_max
     }
 
     /// The rules of messages were planned: message `first + i` waits for `waits[i]` stores.

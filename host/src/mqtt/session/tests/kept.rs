@@ -385,3 +385,14 @@ fn a_session_with_something_that_only_memory_knows_stays() {
         assert_eq!(bench.pass(Duration::from_secs(10)), [""; 0], "backed: {backed}");
     }
 }
+
+#[test]
+fn a_client_that_changes_its_session_faster_than_the_store_takes_it_is_read_later() {
+    let mut bench = Bench::kept();
+    let filters: Vec<String> = (0..256).map(|number| format!("f/{number}")).collect();
+    let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
+    bench.subscribe_all(7, &filters);
+    assert!(!bench.session.wants_input());
+    bench.there(2);
+    assert!(bench.session.wants_input());
+}
