@@ -1,6 +1,7 @@
 //! Sessions that outlive the broker: what a client may rely on when it hears Session Present.
 
 use crate::harness::host::Host;
+use crate::harness::plain::{self, Connect, four, id};
 use crate::harness::raw::{Hello, Said};
 use crate::harness::{BOTH, Mqtt};
 
@@ -260,4 +261,33 @@ async fn subscription_options_survive_a_crash() {
     );
     let kept = "select identifier, retain_handling from mqtt_session_sub";
     assert_eq!(host.sql(kept).await, ["7|2"]);
+}
+
+#[tokio::test]
+async fn a_message_s_expiry_goes_on_over_a_crash() {
+    let mut host = Host::start().await;
+    let mut app = host.raw(Hello::persistent(Mqtt::V5, "app")).await;
+    app.subscribe("t/#", 1).await;
+    drop(app);
+    let mut sensor = host.admit(Connect::clean(Mqtt::V5, "sensor")).await;
+    for (topic, expiry_s) in [("t/late", 1000), ("t/in time", 1000), ("t/any time", u32::MAX)] {
+        let message = plain::publish(topic, topic);
+        sensor.tell(message.with(four(id::MESSAGE_EXPIRY, expiry_s))).await;
+    }
+    host.kill9().await;
+    // What would have been half an hour of being down, and a minute.
+    host.execute(
+        "update mqtt_msg set expire_at = unixepoch() - 1 where topic = 't/late';
+         update mqtt_msg set expire_at = unixepoch() + 900 where topic = 't/in time'",
+    )
+    .await;
+    host.restart().await;
+    let session = four(id::SESSION_EXPIRY, 3600);
+    let mut app = host.admit(Connect::resuming("app").with(session)).await;
+    assert!(app.session_present());
+    let in_time = app.receive("t/in time").await;
+    let left = in_time.values(id::MESSAGE_EXPIRY).concat();
+    let left = u32::from_be_bytes(left.try_into().expect("four bytes"));
+    assert!((850..=900).contains(&left), "{left} s are left");
+    app.receive("t/any time").await;
 }
