@@ -1,7 +1,7 @@
 //! What the simulation has found, each as the shortest scenario that showed it, so that it stays mended.
 
 use super::fault;
-use super::scenario::{Hello, LastWords, Mood, Post, Scenario, Step, Weather};
+use super::scenario::{Habit, Hello, LastWords, Mood, Order, Post, Scenario, Step, Weather};
 use crate::mqtt::limits::Limits;
 
 /// A scenario of clients that speak MQTT 5 or not, with these limits of the broker's.
@@ -123,7 +123,7 @@ fn what_is_sent_again_keeps_the_window_of_the_new_connection() {
                     Step::Rest(5),
                     Step::Subscribe(0, "#", 2),
                     Step::Rest(5),
-                    Step::Acknowledge(0, super::scenario::Habit::Never),
+                    Step::Acknowledge(0, Habit::Never),
                     Step::Publish(1, post("a/x", 2, true, 2)),
                     Step::Rest(5),
                     Step::Connect(0, narrow.clone()),
@@ -273,4 +273,38 @@ fn a_session_does_not_take_the_answers_of_the_one_before() {
             Step::Rest(1000),
         ],
     ));
+}
+
+#[test]
+fn a_session_that_is_kept_no_longer_still_knows_what_its_client_has() {
+    let short = Hello { expiry_s: 0, ..hello() };
+    for (newest, inflight_max, late_ms) in [(false, 2, 0), (true, 100, 0), (false, 100, 30)] {
+        let mut steps = vec![
+            Step::Connect(0, hello()),
+            Step::Connect(1, hello()),
+            Step::Rest(10),
+            Step::Subscribe(0, "b/x", 2),
+            Step::Rest(10),
+            Step::Acknowledge(0, Habit::Never),
+            Step::Publish(1, post("b/x", 2, false, 2)),
+            Step::Rest(200),
+            Step::Publish(1, post("b/x", 2, false, 2)),
+            Step::Rest(200),
+        ];
+        if newest {
+            steps.extend([Step::Answer(0, Order::Newest), Step::Rest(200)]);
+        }
+        steps.extend([
+            Step::Crash,
+            weather(late_ms, Mood::Fair),
+            Step::Connect(0, short.clone()),
+        ]);
+        steps.extend([Step::Acknowledge(0, Habit::Promptly), Step::Rest(7000)]);
+        nothing_is_wrong(&Scenario {
+            durable: true,
+            fetch_page: 1,
+            batch_size: 1,
+            ..scenario(&[true, true], windows(2, inflight_max), steps)
+        });
+    }
 }

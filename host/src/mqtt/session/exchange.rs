@@ -25,9 +25,11 @@ const FINISHED_MAX: usize = 10_000;
 #[derive(Clone, Debug)]
 pub(super) struct Trace {
     id: MessageId,
+    /// The pool that keeps the session, or kept it then.
+    pool: PoolName,
     /// Its topic, where it has a place.
     topic: Option<Topic>,
-    /// Where it lies in the pool that keeps the session, if it does.
+    /// Where it lies in that pool, if it does.
     place: Option<Position>,
 }
 
@@ -58,6 +60,7 @@ impl Trace {
         let place = stored.map(|stored| stored.place(delivery.index, message.id));
         Self {
             id: message.id,
+            pool: pool.clone(),
             topic: Some(message.topic.detached()),
             place: match place {
                 Some(Place::At(position)) => Some(position),
@@ -108,7 +111,12 @@ impl Outbound {
                 self.exchanges.heard.insert(id);
             }
             let sent = self.insert(packet_id, delivery, Qos::ExactlyOnce, stage);
-            sent.trace = Some(Trace { id, topic, place });
+            sent.trace = Some(Trace {
+                id,
+                pool: pool.clone(),
+                topic,
+                place,
+            });
         }
     }
 
@@ -136,12 +144,6 @@ impl Outbound {
         }
         all.sort_unstable_by_key(|(_, id, ..)| *id);
         all
-    }
-
-    /// The session is kept no longer.
-    pub(super) fn forget_finished(&mut self) {
-        self.exchanges.finished.clear();
-        self.exchanges.heard.clear();
     }
 }
 
@@ -188,6 +190,7 @@ impl Session {
         if let (Some(pool), Some(delivery)) = (&pool, &delivery) {
             sent.trace = Some(Trace::of(delivery, pool));
         }
+        // Kept, now or when the session was restored.
         let id = sent.trace.as_ref().map(|trace| trace.id);
         let refused = reason.is_error();
         sent.stage = if pool.is_some() {
@@ -196,9 +199,9 @@ impl Session {
             Stage::Released
         };
         self.heard(delivery, now, steps);
+        self.outbound.exchanges.heard.extend(id);
         match id.filter(|_| pool.is_some()) {
             Some(id) => {
-                self.outbound.exchanges.heard.insert(id);
                 let held = if refused {
                     Held::Nothing
                 } else {
@@ -234,23 +237,18 @@ impl Session {
         let Some(sent) = self.outbound.sent.remove(&packet_id) else {
             return;
         };
-        if let Some(trace) = sent.trace.filter(|_| self.is_kept()) {
+        if let Some(trace) = sent.trace {
             self.outbound.exchanges.finished.push_back((packet_id, trace));
             self.positions_later(now.instant);
         }
     }
 
-    /// Ends the exchanges that no reader can find unread any more, in the store too.
+    /// Ends the exchanges that no reader can find unread any more, in the store too. Those of a session that is kept no
+    /// longer are still known here until then: its readers read what they would read anyway.
     pub(super) fn end_exchanges(&mut self, steps: &mut Steps) {
-        if self.outbound.exchanges.finished.is_empty() {
-            return;
-        }
-        let Some(pool) = self.keeper.pool().cloned() else {
-            return self.outbound.forget_finished();
-        };
         for (packet_id, trace) in std::mem::take(&mut self.outbound.exchanges.finished) {
             let lies = trace.topic.as_ref().zip(trace.place);
-            let passed = lies.is_none_or(|(topic, place)| self.readers.have_passed(&pool, topic, place));
+            let passed = lies.is_none_or(|(topic, place)| self.readers.have_passed(&trace.pool, topic, place));
             if !passed {
                 self.outbound.exchanges.finished.push_back((packet_id, trace));
                 continue;

@@ -212,7 +212,6 @@ impl Session {
             }
         }
         self.received.unreleased();
-        self.outbound.forget_finished();
     }
 
     fn keep_attached(&mut self, steps: &mut Steps) {

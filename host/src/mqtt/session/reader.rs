@@ -104,11 +104,11 @@ impl Readers {
     }
 
     /// Whether no reader of this pool can find the message of this topic and place unread: the positions that it was
-    /// written have passed it.
+    /// written have passed it, or would be where the reader has no row.
     pub(super) fn have_passed(&self, pool: &PoolName, topic: &Topic, place: Position) -> bool {
         let reads = |reading: &&Reading| {
             let reader = &reading.backlog.reader;
-            reader.pool == *pool && reading.backlog.durable && reader.filter.matches(topic.as_str())
+            reader.pool == *pool && reader.filter.matches(topic.as_str())
         };
         let mut reading = self.readings.values().filter(reads);
         reading.all(|reading| reading.begun && reading.tracker.written() >= place)
