@@ -308,3 +308,23 @@ fn a_session_that_is_kept_no_longer_still_knows_what_its_client_has() {
         });
     }
 }
+
+#[test]
+fn a_subscription_whose_connection_went_before_its_rules_ran_is_read_when_it_is_back() {
+    nothing_is_wrong(&Scenario {
+        durable: true,
+        batch_size: 256,
+        ..scenario(
+            &[false],
+            windows(2, 2),
+            vec![
+                Step::Connect(0, hello()),
+                Step::Rest(1000),
+                Step::Publish(0, post("b/x", 2, false, 2)),
+                Step::Refuse(1),
+                Step::Subscribe(0, "b/#", 2),
+                Step::Turns(6),
+            ],
+        )
+    });
+}

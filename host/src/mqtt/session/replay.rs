@@ -140,6 +140,11 @@ impl Session {
         let Some(known) = self.subscriptions.subs.get_mut(&sub) else {
             return;
         };
+        if self.link.is_none() && known.replay.is_none() {
+            // The connection went before the rules of its SUBSCRIBE ran: what they ask for is read when it is back.
+            known.restart();
+            self.subscriptions.replaying.push(sub);
+        }
         let wanted = &known.subscription;
         let shared = wanted.share.is_some();
         let returned = matches!(occasion, Occasion::Return);
