@@ -329,6 +329,8 @@ impl Connection {
 
     async fn handle(&mut self, item: Item) {
         match item {
+            // A question that the stop has cut short is no answer: no SUBACK leaves for it, and no reader is given up.
+            Item::Begun(_, None) | Item::Page(_, None) if self.broker.stop.is_cancelled() => {}
             Item::Stored(first, count) => self.settle(first, &vec![Settled::Stored; count as usize]).await,
             Item::Settled(first, results) => self.settle(first, &results).await,
             Item::Begun(read, position) => self.act(|session, now, steps| session.begun(read, position, now, steps)),

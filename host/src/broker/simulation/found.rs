@@ -328,3 +328,24 @@ fn a_subscription_whose_connection_went_before_its_rules_ran_is_read_when_it_is_
         )
     });
 }
+
+#[test]
+fn a_question_that_a_stop_cuts_short_is_no_answer() {
+    for durable in [false, true] {
+        nothing_is_wrong(&Scenario {
+            durable,
+            ..scenario(
+                &[true],
+                windows(5, 5),
+                vec![
+                    Step::Connect(0, hello()),
+                    Step::Rest(10),
+                    weather(0, Mood::Down),
+                    Step::Subscribe(0, "b/x", 2),
+                    Step::Turns(3),
+                    Step::Stop,
+                ],
+            )
+        });
+    }
+}
