@@ -419,9 +419,13 @@ impl Client {
             Heard::PubRec { id, reason } => self.answered(2, id, reason, court),
             Heard::PubRel { id } => {
                 self.received.remove(&id);
+                if let Some(number) = self.open.get(&id) {
+                    court.judge.exchanges(self.who, id, *number, true, court.store);
+                }
                 self.hold(PUBCOMP, id, court);
             }
             Heard::PubComp { id } => {
+                court.judge.completed(self.who, id, court.store);
                 self.unanswered.retain(|it| it.id != id || it.post.qos != 2);
             }
             Heard::SubAck { id, reason } => {
@@ -474,6 +478,9 @@ impl Client {
             return;
         }
         let number = parcel.payload.parse().expect("payloads are numbers");
+        if parcel.qos == 2 {
+            court.judge.exchanges(self.who, parcel.id, number, false, court.store);
+        }
         if self.open.insert(parcel.id, number).is_some() {
             court.judge.wrong(
                 "a packet identifier in use is not used again",

@@ -47,6 +47,7 @@ struct Published {
     from: Who,
     topic: &'static str,
     qos: u8,
+    retain: bool,
     accepted: bool,
     /// Its publisher was told that it was not taken; what became of it nobody knows.
     refused: bool,
@@ -157,6 +158,11 @@ impl Judge {
         self.judge_will(who, hello.clean, now);
         if hello.clean {
             self.people[who].forget();
+            // A will that waited in the store for its client comes with the end of its session.
+            let wills = self.published.iter_mut().filter(|it| it.from == who);
+            for waiting in wills.filter(|it| matches!(it.will, Some(Fate::Due(_)))) {
+                waiting.will = Some(Fate::May);
+            }
         }
         self.people[who].hello = Some((hello.clone(), now));
         let words = hello.will?;
@@ -166,6 +172,7 @@ impl Judge {
             from: who,
             topic: words.topic,
             qos: words.qos,
+            retain: false,
             accepted: false,
             refused: false,
             resent: false,
@@ -324,13 +331,20 @@ impl Judge {
             Life::Gone(surely) if !hello.clean && asked_at < surely && self.durable => {
                 Life::Gone(surely.min(now + new.saturating_sub(SECOND)))
             }
-            // There may be another session now, which nobody was told of.
-            _ => {
+            // There may be another session now, which nobody was told of, or still the one before.
+            before => {
+                let (perhaps, expiry) = match before {
+                    Life::Offline { perhaps, expiry, .. } => (perhaps, expiry),
+                    Life::Gone(_) if self.durable => (Duration::MAX, Duration::ZERO),
+                    Life::None | Life::Online(_) | Life::Gone(_) => Default::default(),
+                };
+                let asked = std::mem::take(&mut person.asked);
                 person.forget();
+                person.asked = asked;
                 Life::Offline {
                     surely: Duration::ZERO,
-                    perhaps: at_most,
-                    expiry: new,
+                    perhaps: perhaps.max(at_most),
+                    expiry: expiry.max(new),
                 }
             }
         };
@@ -401,7 +415,9 @@ impl Judge {
         for (number, message) in self.published.iter_mut().enumerate() {
             let is_kept = self.durable && store.keeps_will(&name(message.from), &number.to_string());
             message.will = message.will.map(|fate| match fate {
-                Fate::Due(at) if is_kept && !last_wills => Fate::Due(at),
+                // It waits for the next start, and for its client: since when, of a stop that took a while nobody knows.
+                Fate::Due(_) if is_kept && self.shutting_down => Fate::May,
+                Fate::Due(at) if is_kept => Fate::Due(at),
                 Fate::Armed | Fate::Due(_) if last_wills => Fate::Must,
                 Fate::Must if last_wills || store.holds(&number.to_string()) => Fate::Must,
                 // Whether the broker has read the DISCONNECT, or come to keep that, nobody knows.
@@ -422,6 +438,10 @@ impl Judge {
 
     /// SUBACK. Where it came `promptly`, it is known where the reader begins, or a crash would lose messages.
     pub(super) fn subscribed(&mut self, who: Who, filter: &'static str, qos: u8, promptly: bool, store: &Memory) {
+        let is_kept = !self.is_kept(who) || store.keeps_subscription(&name(who), filter, qos);
+        self.check(is_kept, "SUBACK waits for the subscription's row", || {
+            format!("{} could lose its subscription to {filter}, QoS {qos}", name(who))
+        });
         let person = &mut self.people[who];
         if qos == 0 {
             return;
@@ -430,7 +450,7 @@ impl Judge {
         let lives_on = matches!(person.life, Life::Online(expiry) if !expiry.is_zero());
         let (name, known) = (person.name.clone(), store.knows_reader(&person.name, filter));
         self.check(
-            known || !promptly || !lives_on || self.shutting_down,
+            known || !promptly || !lives_on,
             "SUBACK waits for the reader's row",
             || format!("{name} may miss what comes after the SUBACK for {filter}"),
         );
@@ -447,6 +467,7 @@ impl Judge {
             from: who,
             topic: post.topic,
             qos: post.qos,
+            retain: post.retain,
             accepted: false,
             refused: false,
             resent: false,
@@ -552,6 +573,35 @@ impl Judge {
             "order is kept",
             || format!("{name} got message {number} after {newest:?}, topic {topic}, QoS {qos}"),
         );
+    }
+
+    /// PUBCOMP: the client may use the packet identifier for another message.
+    pub(super) fn completed(&mut self, who: Who, packet_id: u16, store: &Memory) {
+        let is_free = !self.is_kept(who) || !store.keeps_received(&name(who), packet_id);
+        self.check(is_free, "PUBCOMP waits for the end of the exchange", || {
+            format!("after a crash {}'s next message {packet_id} is a known one", name(who))
+        });
+    }
+
+    /// A PUBLISH of QoS 2, or its PUBREL, which says that it is released: so much must be kept.
+    pub(super) fn exchanges(&mut self, who: Who, packet_id: u16, number: u32, released: bool, store: &Memory) {
+        // A subscription brings a copy of what is retained, and of several copies the last is kept.
+        let may_be_another = self.published[number as usize].retain;
+        let payload = number.to_string();
+        let is_known =
+            !self.is_kept(who) || may_be_another || store.keeps_sent(&name(who), packet_id, &payload, released);
+        let rule = match released {
+            false => "PUBLISH of QoS 2 waits for its row",
+            true => "PUBREL waits for the row of PUBREC",
+        };
+        self.check(is_known, rule, || {
+            format!("{} could get message {number} again, id {packet_id}", name(who))
+        });
+    }
+
+    /// Whether the session that this client is connected to survives a crash.
+    fn is_kept(&self, who: Who) -> bool {
+        self.durable && matches!(self.people[who].life, Life::Online(expiry) if !expiry.is_zero())
     }
 
     /// A client has acknowledged a message; before that it may ask for it once more.

@@ -117,6 +117,25 @@ impl Kept {
         })
     }
 
+    /// Whether this subscription is kept with this QoS.
+    pub(super) fn has_subscription(&self, client: &ClientId, filter: &str, qos: u8) -> bool {
+        let all = self.subscriptions.get(client).map_or(&[][..], Vec::as_slice);
+        all.iter()
+            .any(|known| known.full_filter() == filter && known.qos as u8 == qos)
+    }
+
+    /// The exchanges that are kept under this packet identifier.
+    pub(super) fn of_packet(
+        &self,
+        client: &ClientId,
+        direction: Direction,
+        packet_id: u16,
+    ) -> impl Iterator<Item = &Exchange> {
+        let all = self.exchanges.get(client).map_or(&[][..], Vec::as_slice);
+        all.iter()
+            .filter(move |it| it.direction == direction && it.packet_id == packet_id)
+    }
+
     pub(super) fn will(&self, client: &ClientId) -> Option<&Will> {
         self.sessions.get(client)?.attached.will.as_ref()
     }

@@ -15,7 +15,7 @@ use crate::model::delivery::{Page, Position, Reader, Window};
 use crate::model::event::Start;
 use crate::model::id::MessageId;
 use crate::model::message::{ClientId, Message};
-use crate::model::session::{SavedSession, SessionWrite};
+use crate::model::session::{Direction, SavedSession, SessionWrite};
 use crate::model::topic::Filter;
 use crate::model::value::{Rows, Value};
 use crate::store::{Error, Kind, Result, Store, Write, Written};
@@ -128,6 +128,31 @@ impl Memory {
             .kept
             .will(&client.into())
             .is_some_and(|will| will.payload == payload)
+    }
+
+    /// Whether this subscription is kept with the session of its client.
+    pub(super) fn keeps_subscription(&self, client: &str, filter: &str, qos: u8) -> bool {
+        self.rows.lock().kept.has_subscription(&client.into(), filter, qos)
+    }
+
+    /// Whether a message that this client has sent under this packet identifier is kept as not released.
+    pub(super) fn keeps_received(&self, client: &str, packet_id: u16) -> bool {
+        let (rows, client) = (self.rows.lock(), client.into());
+        let mut known = rows.kept.of_packet(&client, Direction::Received, packet_id);
+        known.next().is_some()
+    }
+
+    /// Whether it is kept that a message was sent to this client under this packet identifier, and `released` where
+    /// that is asked. A message that the store does not have is known by its packet identifier alone.
+    pub(super) fn keeps_sent(&self, client: &str, packet_id: u16, payload: &str, released: bool) -> bool {
+        let (rows, client) = (self.rows.lock(), client.into());
+        let is_it = |id: MessageId| {
+            let place = rows.places.get(&id);
+            let message = place.and_then(|place| rows.messages.get(place));
+            message.is_none_or(|message| message.payload == payload.as_bytes())
+        };
+        let mut known = rows.kept.of_packet(&client, Direction::Sent, packet_id);
+        known.any(|it| is_it(it.id) && it.released >= released)
     }
 
     /// Whether every QoS 2 exchange that was kept has ended.

@@ -310,8 +310,8 @@ impl<'a> World<'a> {
             self.pass(Duration::from_millis(100), boot).await;
         }
         let left = ending.await.expect("it ends");
-        self.judge.shutting_down = false;
         self.judge.stopped(left == 0, &self.store, self.now());
+        self.judge.shutting_down = false;
     }
 
     /// Everybody comes back and does as is right, the store is fair, and all that is owed must arrive.
