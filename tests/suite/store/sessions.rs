@@ -5,7 +5,7 @@ use hookline::model::session::{Attached, Direction, Exchange, SavedSession, Sess
 use hookline::model::topic::{Filter, Topic};
 use hookline::store::{Store, Write};
 
-use super::database::{message, read, reader, rows, save, seconds, write};
+use super::database::{message, read, reader, rows, save, script, seconds, write, write_one};
 use hookline::model::delivery::Position;
 
 stories! {
@@ -16,6 +16,7 @@ stories! {
     a_will_that_was_published_is_not_due_again
     sessions_are_listed_by_name_and_by_what_is_due
     exchanges_end_one_by_one
+    the_exchange_of_a_refused_message_does_not_stay
 }
 
 fn attached(client: &str) -> Attached {
@@ -262,4 +263,34 @@ async fn exchanges_end_one_by_one(store: &dyn Store) {
     let left = "SELECT packetid, released FROM mqtt_session_qos2 ORDER BY id";
     assert_eq!(rows(store, left).await, "1|0,4|1");
     assert_eq!(read(store, &reader("c", "t"), 10).await.len(), 1, "messages stay");
+}
+
+/// A resend would be answered as known, though nothing of it is stored.
+async fn the_exchange_of_a_refused_message_does_not_stay(store: &dyn Store) {
+    write(store, [attach(attached("c"))]).await;
+    for (round, raise) in (0..).zip(["ABORT, 'no bad topics'", "IGNORE", "ROLLBACK, 'no bad topics'"]) {
+        let trigger = format!(
+            "CREATE TRIGGER refuse BEFORE INSERT ON mqtt_msg WHEN NEW.topic = 'bad' BEGIN SELECT RAISE({raise}); END"
+        );
+        let made = script(&[("DROP TRIGGER IF EXISTS refuse", &[]), (&trigger, &[])], false);
+        write_one(store, made).await.expect("made");
+        let (bad, good) = (2 * round + 1, 2 * round + 2);
+        let results = store
+            .write(&[
+                save(bad, "bad"),
+                exchange("c", Direction::Received, 1, bad, false),
+                save(good, "t"),
+                exchange("c", Direction::Received, 2, good, false),
+            ])
+            .await;
+        let there: Vec<bool> = results.iter().map(Result::is_ok).collect();
+        assert_eq!(there, [false, false, true, true], "RAISE({raise})");
+        assert_eq!(
+            saved(store, "c").await.received,
+            [(2, message(good, "t").id)],
+            "RAISE({raise})"
+        );
+        let end = Write::EndExchange("c".into(), Direction::Received, message(good, "t").id);
+        write(store, [end]).await;
+    }
 }

@@ -226,8 +226,15 @@ impl Store for Memory {
         }
         let answers: Vec<_> = {
             let mut rows = self.rows.lock();
+            let mut refused = BTreeSet::new();
             let commit = |write: &Write| match write {
-                Write::Save(message) if self.refuses(message) => Err(Error::new(Kind::Rejected, "save")),
+                Write::Save(message) if self.refuses(message) => {
+                    refused.insert(message.id);
+                    Err(Error::new(Kind::Rejected, "save"))
+                }
+                Write::Exchange(it) if it.direction == Direction::Received && refused.contains(&it.id) => {
+                    Err(Error::new(Kind::Rejected, "exchange"))
+                }
                 write => Ok(rows.commit(write)),
             };
             writes.iter().map(commit).collect()

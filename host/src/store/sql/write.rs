@@ -1,7 +1,7 @@
 //! Writing a batch: one transaction, each write its own result. A statement that fails as a whole is done
 //! again row by row, so that a refused row never fails its neighbours.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::SystemTime;
 
 use super::plan::{Group, one_by_one, plan};
@@ -13,6 +13,7 @@ use crate::model::delivery::{Position, Reader};
 use crate::model::event::{Start, seconds};
 use crate::model::id::{IdFormat, MessageId};
 use crate::model::message::Message;
+use crate::model::session::{Direction, Exchange};
 use crate::model::topic::Topic;
 use crate::model::value::Value;
 use crate::store::{ClientState, Error, Kind, Result, Write, WriteKind, Written};
@@ -49,7 +50,7 @@ impl<D: Driver> SqlStore<D> {
         let mut groups = plan(writes);
         let mut enders: BTreeMap<usize, Error> = BTreeMap::new();
         loop {
-            match self.attempt(writes, &groups).await {
+            match self.attempt(writes, &groups, &enders).await {
                 Ok(mut answers) => {
                     for (at, error) in enders {
                         answers[at] = Some(Err(error));
@@ -70,7 +71,13 @@ impl<D: Driver> SqlStore<D> {
         }
     }
 
-    async fn attempt(&self, writes: &[Write], groups: &[Group]) -> std::result::Result<Answers, Stop> {
+    /// One transaction, without the writes that end it.
+    async fn attempt(
+        &self,
+        writes: &[Write],
+        groups: &[Group],
+        enders: &BTreeMap<usize, Error>,
+    ) -> std::result::Result<Answers, Stop> {
         let mut batch = Batch {
             writes,
             transaction: self.driver.begin().await?,
@@ -82,8 +89,48 @@ impl<D: Driver> SqlStore<D> {
                 return Err(stop);
             }
         }
+        if let Err(fault) = self.take_back_exchanges(&mut batch, enders).await {
+            batch.transaction.rollback().await;
+            return Err(fault.into());
+        }
         batch.transaction.commit().await?;
         Ok(batch.answers)
+    }
+
+    /// What was received and refused must not be known after a crash: a resend would be answered, with nothing stored.
+    async fn take_back_exchanges(
+        &self,
+        batch: &mut Batch<'_>,
+        enders: &BTreeMap<usize, Error>,
+    ) -> std::result::Result<(), Fault> {
+        let writes = batch.writes;
+        let is_refused = |at: usize| matches!(batch.answers[at], Some(Err(_))) || enders.contains_key(&at);
+        let refused: HashSet<MessageId> = (0..writes.len())
+            .filter(|at| is_refused(*at))
+            .filter_map(|at| Some(saved(&writes[at])?.id))
+            .collect();
+        if refused.is_empty() {
+            return Ok(());
+        }
+        for (at, write) in writes.iter().enumerate() {
+            let Write::Exchange(Exchange {
+                client, direction, id, ..
+            }) = write
+            else {
+                continue;
+            };
+            if *direction == Direction::Received && refused.contains(id) && !enders.contains_key(&at) {
+                let key = self.exchange_key(client, *direction, *id);
+                let end = self.sql.sessions.end_exchange.single();
+                batch.transaction.run(end, key.into()).await?;
+                batch.answers[at] = Some(Err(Error::because(
+                    Kind::Rejected,
+                    write.label(),
+                    "its message was refused",
+                )));
+            }
+        }
+        Ok(())
     }
 
     async fn apply(&self, batch: &mut Batch<'_>, group: &Group) -> std::result::Result<(), Stop> {
