@@ -24,12 +24,21 @@ use super::{Map, Now, Session, Step, Steps};
 pub(super) struct Received {
     /// QoS 2 packet identifiers between PUBLISH and PUBREL ([MQTT-4.3.3-10]).
     unreleased: Map<u16, Unreleased>,
-    /// Answers that nobody heard because the socket had gone: a resend gets them, if it is the same message.
-    unheard: Map<u16, (u64, Settled)>,
+    /// Answers that nobody heard because the socket had gone: a resend gets them, if it is the same message. Of QoS 2
+    /// those are refusals; what was taken is known as unreleased.
+    unheard: Map<u16, Unheard>,
     /// PUBLISH of QoS 1 and 2 on this connection whose exchange has not ended: what Receive Maximum counts. It
     /// begins anew with every connection (4.9).
     in_flight: usize,
     hasher: RandomState,
+}
+
+/// An answer that nobody heard.
+#[derive(Clone, Copy, Debug)]
+struct Unheard {
+    qos: Qos,
+    fingerprint: u64,
+    result: Settled,
 }
 
 /// A received QoS 2 message without PUBREL.
@@ -190,28 +199,29 @@ impl Session {
     fn is_resend(&mut self, publish: &Publish, fingerprint: u64, steps: &mut Steps) -> bool {
         let id = publish.packet_id;
         let unheard = self.received.unheard.remove(&id);
+        let is_unreleased = publish.qos == Qos::ExactlyOnce && self.received.unreleased.contains_key(&id);
         match publish.qos {
             Qos::AtMostOnce => false,
-            Qos::AtLeastOnce if !publish.dup => false,
-            Qos::AtLeastOnce => {
-                if self.gates.join(Qos::AtLeastOnce, id, fingerprint) {
-                    return true;
-                }
-                // A reused packet identifier is a new message.
-                let Some((_, result)) = unheard.filter(|(known, _)| *known == fingerprint) else {
-                    return false;
-                };
-                self.gates.answer_again(Gate::new(publish.qos, id, fingerprint), result);
-                self.answer_publishers(steps);
-                true
-            }
-            Qos::ExactlyOnce if !self.received.unreleased.contains_key(&id) => false,
-            Qos::ExactlyOnce => {
+            _ if !publish.dup && !is_unreleased => false,
+            Qos::ExactlyOnce if is_unreleased => {
                 if !self.gates.join(Qos::ExactlyOnce, id, fingerprint) {
                     let gate = Gate::new(Qos::ExactlyOnce, id, fingerprint);
                     self.gates.answer_again(gate, Settled::Stored);
                     self.answer_publishers(steps);
                 }
+                true
+            }
+            qos => {
+                if qos == Qos::AtLeastOnce && self.gates.join(qos, id, fingerprint) {
+                    return true;
+                }
+                // A reused packet identifier is a new message.
+                let is_same = |it: &Unheard| it.qos == qos && it.fingerprint == fingerprint;
+                let Some(Unheard { result, .. }) = unheard.filter(is_same) else {
+                    return false;
+                };
+                self.gates.answer_again(Gate::new(qos, id, fingerprint), result);
+                self.answer_publishers(steps);
                 true
             }
         }
@@ -273,8 +283,13 @@ impl Session {
             let hears = self.link.as_ref().is_some_and(|link| !link.is_closing);
             if gate.owed && hears {
                 self.tell_publisher(gate.qos, gate.packet_id, result, steps);
-            } else if gate.qos == Qos::AtLeastOnce {
-                self.received.unheard.insert(gate.packet_id, (gate.fingerprint, result));
+            } else if gate.qos == Qos::AtLeastOnce || refusal(result).is_some() {
+                let unheard = Unheard {
+                    qos: gate.qos,
+                    fingerprint: gate.fingerprint,
+                    result,
+                };
+                self.received.unheard.insert(gate.packet_id, unheard);
             }
         }
     }

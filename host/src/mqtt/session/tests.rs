@@ -378,6 +378,33 @@ fn an_answer_that_nobody_heard_is_not_given_to_another_message() {
 }
 
 #[test]
+fn a_refusal_of_qos_2_that_nobody_heard_waits_for_the_resend() {
+    let mut bench = Bench::v5();
+    let x = || publish(Qos::ExactlyOnce, 7, "x");
+    bench.receive(x());
+    bench.planned(0, &[1]);
+    bench.lose();
+    bench.settle(0, &[Settled::Cancelled]);
+    bench.come_back();
+    assert_eq!(bench.receive(again(x())), ["send PubRec 7 0x97"]);
+    assert_eq!(bench.receive(again(x())), ["publish 1 t x"], "it was told");
+}
+
+#[test]
+fn a_refusal_that_nobody_heard_is_not_given_to_another_message() {
+    for (qos, payload) in [(Qos::ExactlyOnce, "other"), (Qos::AtLeastOnce, "x")] {
+        let mut bench = Bench::v5();
+        bench.receive(publish(Qos::ExactlyOnce, 7, "x"));
+        bench.planned(0, &[1]);
+        bench.lose();
+        bench.settle(0, &[Settled::Cancelled]);
+        bench.come_back();
+        let seen = bench.receive(again(publish(qos, 7, payload)));
+        assert_eq!(seen, [format!("publish 1 t {payload}")]);
+    }
+}
+
+#[test]
 fn qos_2_is_received_once_however_often_it_is_sent() {
     let mut bench = Bench::v5();
     bench.receive(publish(Qos::ExactlyOnce, 7, "x"));
