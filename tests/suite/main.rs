@@ -40,5 +40,6 @@ mod store_commands;
 mod sync;
 mod sys;
 mod tools;
+mod websocket;
 mod wills;
 mod words;

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin;
-use crate::broker::Broker;
+use crate::broker::{Broker, Listening};
 use crate::config::{Config, Overrides, Problem, Severity};
 use crate::hook::backend::Backend;
 use crate::hook::check::Takers;
@@ -109,9 +109,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     );
 
     let mut terminate = signal(SignalKind::terminate())?;
-    let addresses = broker.listen().await?;
+    let listening = broker.listen().await?;
     plugins.accepting();
-    announce(&addresses, &plugins, &options.data).await;
+    announce(&listening, &plugins, &options.data).await;
     tokio::select! {
         _ = terminate.recv() => {}
         result = tokio::signal::ctrl_c() => result?,
@@ -168,8 +168,8 @@ fn refuse_errors(problems: &[Problem]) -> anyhow::Result<()> {
 
 /// The one line that says that clients may come.
 #[allow(clippy::print_stdout, reason = "scripts wait for this line on stdout")]
-async fn announce(addresses: &[std::net::SocketAddr], plugins: &Plugins, data: &Path) {
-    let listeners: Vec<String> = addresses.iter().map(|address| format!("mqtt://{address}")).collect();
+async fn announce(listening: &[Listening], plugins: &Plugins, data: &Path) {
+    let listeners: Vec<String> = listening.iter().map(ToString::to_string).collect();
     let (backends, rules) = plugins.summary().await;
     println!(
         "ready: {} backends={backends} rules={rules} data={}",

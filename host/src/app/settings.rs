@@ -68,6 +68,10 @@ fn broker_settings(config: &mut Config, node: &str) -> broker::Settings {
     let listen = config
         .get::<Addresses>("listener.tcp.external")
         .map_or(default.listen, |addresses| addresses.0);
+    let listen_ws = config
+        .get::<OrOff<Addresses>>("listener.ws.external")
+        .and_then(|addresses| addresses.0)
+        .map_or(default.listen_ws, |addresses| addresses.0);
     let anonymous = match config.get::<String>("allow_anonymous").as_deref() {
         None | Some("loopback") => Anonymous::Loopback,
         Some("true" | "on") => Anonymous::Everybody,
@@ -94,6 +98,7 @@ fn broker_settings(config: &mut Config, node: &str) -> broker::Settings {
         sys_interval: config.or("broker.sys_interval", default.sys_interval),
         presence: config.or("module.presence", default.presence),
         listen,
+        listen_ws,
         connections_max: config.or("listener.tcp.external.max_connections", default.connections_max),
         connection_rate_max: config
             .or("listener.tcp.external.max_conn_rate", default.connection_rate_max)

@@ -17,7 +17,7 @@ use super::figures::{self, Figures};
 use super::mailbox::{Item, Keeps, Live, Mailbox};
 use super::quota::Quota;
 use super::registry::Deleting;
-use super::wire::Wire;
+use super::wire::{self, Wire};
 use crate::bus::Link;
 use crate::model::clock;
 use crate::model::delivery::{Run, Settle, Settled, Ticket, Window};
@@ -26,6 +26,7 @@ use crate::model::id::{Ids, MessageId, Stock};
 use crate::model::message::{ClientId, Message};
 use crate::model::reason::Reason;
 use crate::model::session::Keeping;
+use crate::mqtt::codec::Malformed;
 use crate::mqtt::limits::Limit;
 use crate::mqtt::packet::Packet;
 use crate::mqtt::session::{Interest, Now, ReadId, Session, Source, Step, Steps};
@@ -234,7 +235,11 @@ impl Connection {
             self.drop_wire(Reason::UNSPECIFIED_ERROR).await;
         }
         match woken.read {
-            Some(Ok(0)) | Some(Err(_)) => self.drop_wire(Reason::UNSPECIFIED_ERROR).await,
+            Some(Ok(0)) => self.drop_wire(Reason::UNSPECIFIED_ERROR).await,
+            Some(Err(error)) => match wire::malformed(error) {
+                Some(malformed) => self.bad_packet(malformed).await,
+                None => self.drop_wire(Reason::UNSPECIFIED_ERROR).await,
+            },
             Some(Ok(read)) => self.heard(read),
             None => {}
         }
@@ -302,19 +307,22 @@ impl Connection {
                     }
                 }
                 Ok(None) => return,
-                Err(malformed) => {
-                    if malformed.reason == Reason::PACKET_TOO_LARGE {
-                        figures::hit(Limit::PacketSize);
-                    }
-                    tracing::info!(client.id = %self.id, reason = %malformed.reason, text = %malformed.text, "bad packet");
-                    self.act(|session, now, steps| {
-                        session.close_saying(malformed.reason, &malformed.text, now, steps);
-                    });
-                    return self.carry_out().await;
-                }
+                Err(malformed) => return self.bad_packet(malformed).await,
             }
         }
         self.paused = true;
+    }
+
+    /// What came in is not MQTT: the client is told, and goes.
+    async fn bad_packet(&mut self, malformed: Malformed) {
+        if malformed.reason == Reason::PACKET_TOO_LARGE {
+            figures::hit(Limit::PacketSize);
+        }
+        tracing::info!(client.id = %self.id, reason = %malformed.reason, text = %malformed.text, "bad packet");
+        self.act(|session, now, steps| {
+            session.close_saying(malformed.reason, &malformed.text, now, steps);
+        });
+        self.carry_out().await;
     }
 
     /// Bytes came in.

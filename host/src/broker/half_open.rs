@@ -97,15 +97,16 @@ impl Seat {
         self.taken.cancelled().await;
     }
 
-    /// So much of the CONNECT has come, and it is not whole. Where that is too much of all together, whoever holds
+    /// So much at least has come, and the CONNECT is not whole. Where that is too much of all together, whoever holds
     /// most of it has to go.
     pub(super) fn hold(&self, bytes: usize) {
         let mut waiting = self.room.waiting.lock();
         let Some(place) = waiting.places.get_mut(&self.number) else {
             return;
         };
-        let before = std::mem::replace(&mut place.bytes, bytes);
-        waiting.bytes = waiting.bytes + bytes - before;
+        let more = bytes.saturating_sub(place.bytes);
+        place.bytes += more;
+        waiting.bytes += more;
         while waiting.bytes > self.room.bytes_max
             && let Some((largest, _)) = waiting.places.iter().max_by_key(|(_, place)| place.bytes)
         {

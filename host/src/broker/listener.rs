@@ -1,6 +1,6 @@
 //! Sockets come in here: a permit a connection, CONNECT within its time, then over to the client's session.
 
-use std::io;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,11 +15,12 @@ use super::Broker;
 use super::arrival::Arrival;
 use super::figures;
 use super::half_open::Seat;
-use super::wire::{Socket, Wire};
+use super::websocket;
+use super::wire::{Socket, Wire, malformed};
 use crate::model::clock;
 use crate::model::message::Client;
 use crate::model::reason::Reason;
-use crate::mqtt::codec::{self, Encoder, Refusal};
+use crate::mqtt::codec::{self, Encoder, Malformed, Refusal};
 use crate::mqtt::limits::Limit;
 use crate::mqtt::packet::{ConnAck, Connect, Outgoing, Version};
 use crate::mqtt::session::is_reserved;
@@ -40,6 +41,35 @@ pub enum Anonymous {
     Nobody,
 }
 
+/// What carries MQTT's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    /// A TCP connection.
+    Tcp,
+    /// Binary messages of a WebSocket (MQTT 5.0, 6).
+    WebSocket,
+}
+
+/// Where clients connect, and by what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listening {
+    /// What carries their bytes.
+    pub carrier: Carrier,
+    /// The address, with the port that was free where 0 was asked for.
+    pub address: SocketAddr,
+}
+
+/// As clients write it: `mqtt://127.0.0.1:1883`, `ws://127.0.0.1:8083/mqtt`.
+impl fmt::Display for Listening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = self.address;
+        match self.carrier {
+            Carrier::Tcp => write!(f, "mqtt://{address}"),
+            Carrier::WebSocket => write!(f, "ws://{address}{}", websocket::PATH),
+        }
+    }
+}
+
 /// The right to have a socket open, counted.
 pub(crate) struct Permit(#[allow(dead_code, reason = "it is held, never looked at")] OwnedSemaphorePermit);
 
@@ -57,7 +87,7 @@ impl Drop for Permit {
 }
 
 /// Accepts connections until the broker stops.
-pub(super) async fn accept(broker: Arc<Broker>, listener: TcpListener, permits: Arc<Semaphore>) {
+pub(super) async fn accept(broker: Arc<Broker>, carrier: Carrier, listener: TcpListener, permits: Arc<Semaphore>) {
     let (mut second, mut accepted_in_second) = (Instant::now(), 0);
     loop {
         if second.elapsed() >= Duration::from_secs(1) {
@@ -87,7 +117,7 @@ pub(super) async fn accept(broker: Arc<Broker>, listener: TcpListener, permits: 
                 accepted_in_second += 1;
                 // Small packets must not wait for each other's acknowledgements. Where it fails they only wait.
                 socket.set_nodelay(true).unwrap_or_default();
-                broker.let_in(Box::new(socket), peer, permit);
+                broker.let_in(carrier, Box::new(socket), peer, permit);
             }
             Err(error) => {
                 // Out of descriptors, or the client has gone already: neither ends the listener.
@@ -100,23 +130,38 @@ pub(super) async fn accept(broker: Arc<Broker>, listener: TcpListener, permits: 
 
 impl Broker {
     /// Lets a stream in, whatever carries it: its CONNECT is read and decided upon in a task of its own.
-    pub(super) fn let_in(self: &Arc<Self>, socket: Box<dyn Socket>, peer: SocketAddr, permit: Permit) {
-        let seat = self.half_open.enter();
-        self.tracker.spawn(Arc::clone(self).welcome(socket, peer, permit, seat));
+    pub(super) fn let_in(
+        self: &Arc<Self>,
+        carrier: Carrier,
+        socket: Box<dyn Socket>,
+        peer: SocketAddr,
+        permit: Permit,
+    ) {
+        let seat = Arc::new(self.half_open.enter());
+        let broker = Arc::clone(self);
+        self.tracker.spawn(broker.welcome(carrier, socket, peer, permit, seat));
     }
 
-    async fn welcome(self: Arc<Self>, mut socket: Box<dyn Socket>, peer: SocketAddr, permit: Permit, seat: Seat) {
-        let connect = tokio::select! {
+    async fn welcome(
+        self: Arc<Self>,
+        carrier: Carrier,
+        socket: Box<dyn Socket>,
+        peer: SocketAddr,
+        permit: Permit,
+        seat: Arc<Seat>,
+    ) {
+        let greeted = tokio::select! {
             biased;
-            read = timeout(self.settings.idle_timeout, read_connect(&mut socket, self.limits.packet_bytes_max, &seat)) => read,
+            greeted = timeout(self.settings.idle_timeout, self.greet(carrier, socket, &seat)) => greeted,
             () = seat.taken() => return figures::hit(Limit::HalfOpen),
             () = self.stop.cancelled() => return,
         };
         drop(seat);
-        match connect {
-            Ok(Ok(Some((connect, behind)))) => self.admit(socket, peer, connect, behind, permit).await,
-            Ok(Ok(None)) | Ok(Err(Unread::Io)) => {}
-            Ok(Err(Unread::Refused(refusal))) => {
+        match greeted {
+            Ok(Ok((socket, Ok(Some((connect, behind)))))) => self.admit(socket, peer, connect, behind, permit).await,
+            Ok(Ok((_, Ok(None)))) => {}
+            Ok(Err(text)) => tracing::info!(%peer, %text, "no WebSocket"),
+            Ok(Ok((socket, Err(refusal)))) => {
                 if refusal.reason == Reason::PACKET_TOO_LARGE {
                     figures::hit(Limit::PacketSize);
                 }
@@ -130,6 +175,21 @@ impl Broker {
                 tracing::info!(%peer, "no CONNECT in time");
             }
         }
+    }
+
+    /// Reads up to the CONNECT, which comes behind a handshake where the carrier has one. An error says why there is
+    /// none: the client has been answered, or has left.
+    async fn greet(&self, carrier: Carrier, socket: Box<dyn Socket>, seat: &Arc<Seat>) -> Result<Greeted, String> {
+        let bytes_max = self.limits.packet_bytes_max;
+        let mut socket = match carrier {
+            Carrier::Tcp => socket,
+            Carrier::WebSocket => {
+                let local_only = self.settings.anonymous == Anonymous::Loopback;
+                websocket::open(socket, Arc::downgrade(seat), bytes_max, local_only).await?
+            }
+        };
+        let read = read_connect(&mut *socket, bytes_max, seat).await;
+        Ok((socket, read))
     }
 
     /// Decides on a CONNECT and hands it to its session.
@@ -266,27 +326,18 @@ impl Broker {
     }
 }
 
-enum Unread {
-    Io,
-    Refused(Refusal),
-}
+/// A CONNECT and what came behind it; `None` where the client left.
+type Read = Result<Option<(Connect, Bytes)>, Refusal>;
+type Greeted = (Box<dyn Socket>, Read);
 
-impl From<io::Error> for Unread {
-    fn from(_: io::Error) -> Self {
-        Self::Io
-    }
-}
-
-/// Reads until the CONNECT is whole. Answers it and what came behind it; `None` where the client left.
-async fn read_connect(
-    socket: &mut dyn Socket,
-    bytes_max: usize,
-    seat: &Seat,
-) -> Result<Option<(Connect, Bytes)>, Unread> {
+/// Reads until the CONNECT is whole.
+async fn read_connect(socket: &mut dyn Socket, bytes_max: usize, seat: &Seat) -> Read {
     let mut buffer = BytesMut::with_capacity(1024);
     loop {
-        if socket.read_buf(&mut buffer).await? == 0 {
-            return Ok(None);
+        match socket.read_buf(&mut buffer).await {
+            Ok(0) => return Ok(None),
+            Ok(_) => {}
+            Err(error) => return malformed(error).map_or(Ok(None), |malformed| Err(unanswered(malformed))),
         }
         // The header alone tells what can never become a CONNECT; the rest is copied once, when it is whole.
         let whole = codec::missing(&buffer) == 0;
@@ -295,16 +346,18 @@ async fn read_connect(
         } else {
             &buffer[..buffer.len().min(HEADER_BYTES)]
         });
-        let frame = codec::cut(&mut chunk, bytes_max).map_err(|malformed| {
-            Unread::Refused(Refusal {
-                reason: malformed.reason,
-                text: malformed.text,
-                answer: None,
-            })
-        })?;
-        if let Some(frame) = frame {
-            return Ok(Some((codec::connect(&frame).map_err(Unread::Refused)?, chunk)));
+        if let Some(frame) = codec::cut(&mut chunk, bytes_max).map_err(unanswered)? {
+            return Ok(Some((codec::connect(&frame)?, chunk)));
         }
         seat.hold(buffer.len());
+    }
+}
+
+/// The version of what is not even a CONNECT is not known, so there is nothing to say.
+fn unanswered(malformed: Malformed) -> Refusal {
+    Refusal {
+        reason: malformed.reason,
+        text: malformed.text,
+        answer: None,
     }
 }

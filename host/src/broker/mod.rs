@@ -19,6 +19,7 @@ mod routes;
 mod shares;
 mod steps;
 mod sys;
+mod websocket;
 mod wire;
 
 use std::io;
@@ -50,7 +51,7 @@ use retained::Retained;
 use routes::Routes;
 
 pub use census::{Busy, Census};
-pub use listener::Anonymous;
+pub use listener::{Anonymous, Carrier, Listening};
 
 /// What the broker as a whole is told by `hookline.conf`; what concerns one client is in [`Limits`].
 #[derive(Clone, Debug, PartialEq)]
@@ -63,6 +64,8 @@ pub struct Settings {
     pub presence: bool,
     /// Where clients connect (`listener.tcp.external`).
     pub listen: Vec<SocketAddr>,
+    /// Where they connect over WebSocket (`listener.ws.external`); what holds for sockets holds for both.
+    pub listen_ws: Vec<SocketAddr>,
     /// Sockets open at once (`listener.tcp.external.max_connections`).
     pub connections_max: usize,
     /// New connections a second; more wait in the kernel's queue (`listener.tcp.external.max_conn_rate`).
@@ -89,6 +92,7 @@ impl Default for Settings {
             sys_interval: Duration::from_secs(60),
             presence: true,
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 1883))],
+            listen_ws: Vec::new(),
             connections_max: 100_000,
             connection_rate_max: 1000,
             half_open_max: 4096,
@@ -160,18 +164,22 @@ impl Broker {
     ///
     /// # Errors
     /// When an address cannot be bound; the error names it.
-    pub async fn listen(self: &Arc<Self>) -> io::Result<Vec<SocketAddr>> {
+    pub async fn listen(self: &Arc<Self>) -> io::Result<Vec<Listening>> {
         let permits = Arc::new(Semaphore::new(
             self.settings.connections_max.min(Semaphore::MAX_PERMITS),
         ));
         let mut bound = Vec::new();
-        for address in &self.settings.listen {
+        let tcp = self.settings.listen.iter().map(|address| (Carrier::Tcp, address));
+        let ws = self.settings.listen_ws.iter();
+        for (carrier, address) in tcp.chain(ws.map(|address| (Carrier::WebSocket, address))) {
             let listener = TcpListener::bind(address)
                 .await
                 .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {address}: {error}")))?;
-            bound.push(listener.local_addr()?);
+            let address = listener.local_addr()?;
+            bound.push(Listening { carrier, address });
+            let permits = Arc::clone(&permits);
             self.tracker
-                .spawn(listener::accept(Arc::clone(self), listener, Arc::clone(&permits)));
+                .spawn(listener::accept(Arc::clone(self), carrier, listener, permits));
         }
         self.tracker.spawn(absent::look_after(Arc::clone(self)));
         let sys_interval = self.settings.sys_interval;

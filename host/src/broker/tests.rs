@@ -94,7 +94,7 @@ async fn what_is_routed_is_on_its_way_into_the_database_already() {
         places: Arc::default(),
     };
     Arc::get_mut(&mut broker).expect("nobody else has it yet").bus = Box::new(terminus.clone());
-    let address = broker.listen().await.expect("a free port")[0];
+    let address = broker.listen().await.expect("a free port")[0].address;
     let mut client = TcpStream::connect(address).await.expect("it listens");
     let connect = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01c";
     // Three messages, two topics: two runs of one turn.

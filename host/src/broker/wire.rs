@@ -35,6 +35,12 @@ thread_local! {
 pub(crate) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
 
+/// What an error of a socket says about the client, where the carrier found it at fault; `None` where the connection
+/// is lost.
+pub(super) fn malformed(error: io::Error) -> Option<Malformed> {
+    error.into_inner()?.downcast::<Malformed>().ok().map(|it| *it)
+}
+
 /// A client's socket with what was read and not decoded, and what waits to be written.
 pub(super) struct Wire {
     socket: Box<dyn Socket>,

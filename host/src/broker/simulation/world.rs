@@ -20,7 +20,7 @@ use super::store::Memory;
 use super::trace::Trace;
 use crate::broker::listener::Permit;
 use crate::broker::mailbox::Item;
-use crate::broker::{Broker, Settings};
+use crate::broker::{Broker, Carrier, Settings};
 use crate::config::Overrides;
 use crate::hook::backend::Backend;
 use crate::hook::rule::Rules;
@@ -232,7 +232,8 @@ impl<'a> World<'a> {
         let (ours, theirs) = tokio::io::duplex(hello.pipe_bytes);
         let permit = Arc::clone(&boot.sockets).try_acquire_owned().expect("a free socket");
         let peer = ([127, 0, 0, 1], 1000 + who as u16).into();
-        boot.broker.let_in(Box::new(theirs), peer, Permit::new(permit));
+        boot.broker
+            .let_in(Carrier::Tcp, Box::new(theirs), peer, Permit::new(permit));
         let hello = self.scenario.meant_by(who, hello);
         self.with(who, |it, court| it.connect(ours, &hello, court));
     }
