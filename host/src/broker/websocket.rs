@@ -332,3 +332,66 @@ impl AsyncWrite for WebSocket {
         Pin::new(self.messages.get_mut()).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::StreamExt;
+    use tokio::io::AsyncReadExt;
+    use tokio::time::timeout;
+    use tokio_tungstenite::client_async;
+    use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+
+    use super::*;
+    use crate::broker::half_open::HalfOpen;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn nothing_is_lost_or_sent_twice_where_the_socket_takes_little_at_a_time() {
+        let sent: Vec<u8> = (0..300_000_u32).map(|number| (number % 251) as u8).collect();
+        for pipe_bytes in [200, 1000, 100_000] {
+            let (theirs, ours) = tokio::io::duplex(pipe_bytes);
+            let room = HalfOpen::new(1);
+            let seat = std::sync::Arc::new(room.enter());
+            let mut request = "ws://host/mqtt".into_client_request().expect("a request");
+            let name = HeaderValue::from_static("mqtt");
+            request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, name);
+            let weak = std::sync::Arc::downgrade(&seat);
+            let opened = open(Box::new(ours), weak, 1024, true);
+            let shake = async { tokio::join!(opened, client_async(request, theirs)) };
+            let (opened, shaken) = timeout(PATIENCE, shake).await.expect("a handshake in time");
+            let (mut socket, (mut client, _)) = (opened.expect("it is let in"), shaken.expect("it is answered"));
+            let write = async {
+                for piece in sent.chunks(100_000) {
+                    // Three slices a write, as a `Wire` has them.
+                    let mut rest = piece;
+                    while !rest.is_empty() {
+                        let third = rest.len() / 3;
+                        let slices = [&rest[..third], &rest[third..2 * third], &rest[2 * third..]].map(IoSlice::new);
+                        rest = &rest[socket.write_vectored(&slices).await.expect("it is there")..];
+                    }
+                }
+                socket.shutdown().await.expect("it is there");
+                while socket.read(&mut [0; 100]).await.is_ok_and(|read| read > 0) {}
+            };
+            let read = async {
+                let mut came = Vec::new();
+                loop {
+                    match client.next().await.expect("a Close first").expect("a frame") {
+                        Message::Binary(bytes) => came.extend_from_slice(&bytes),
+                        Message::Close(frame) => return (came, frame.map(|frame| frame.code)),
+                        other => panic!("a binary frame, not {other:?}"),
+                    }
+                }
+            };
+            let (came, code) = tokio::select! {
+                read = timeout(PATIENCE, read) => read.expect("all of it in time"),
+                () = async { write.await; std::future::pending().await } => unreachable!(),
+            };
+            assert_eq!(code, Some(CloseCode::Normal));
+            assert!(came == sent, "a pipe of {pipe_bytes} bytes");
+        }
+    }
+}
