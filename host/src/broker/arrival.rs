@@ -62,6 +62,17 @@ impl Connection {
         self.let_in().await;
     }
 
+    /// Something that a client or an operator may have waited for is in the store.
+    pub(super) async fn go_on_arriving(&mut self) {
+        if self.waiting.is_some() || !self.deleting.is_empty() {
+            Box::pin(async {
+                self.delete_on().await;
+                self.let_in().await;
+            })
+            .await;
+        }
+    }
+
     /// Lets the client in that waits, unless the store has something to do or to say first.
     pub(super) async fn let_in(&mut self) {
         let Some(waiting) = self.waiting.take() else { return };

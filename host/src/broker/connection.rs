@@ -347,16 +347,16 @@ impl Connection {
             Item::Kept(id, there) => {
                 self.keeping = self.keeping.saturating_sub(1);
                 self.act(|session, now, steps| session.kept(id, there, now, steps));
-                self.delete_on().await;
-                self.let_in().await;
+                self.go_on_arriving().await;
             }
-            Item::Loaded(loaded) => self.loaded(loaded).await,
+            // What is rare lives on the heap while it lasts: every task has room for the rest all its life.
+            Item::Loaded(loaded) => Box::pin(self.loaded(loaded)).await,
             Item::Due => self.look_after(),
             Item::Offer(group) => self.act(|session, _, steps| session.offer(&group, steps)),
             Item::Report(depth, answer) => self.report(depth, answer),
             Item::Kick(answer) => self.kick(answer),
-            Item::Delete(answer) => self.delete(answer).await,
-            Item::Arrival(arrival) => self.arrive(arrival).await,
+            Item::Delete(answer) => Box::pin(self.delete(answer)).await,
+            Item::Arrival(arrival) => Box::pin(self.arrive(arrival)).await,
             #[cfg(test)]
             Item::Look(asker) => {
                 let load = self.session.as_ref().map(Session::load).unwrap_or_default();
