@@ -147,3 +147,28 @@ async fn a_will_is_stored_for_a_subscriber_that_is_away() {
         app.expect("vanished").await;
     }
 }
+
+#[tokio::test]
+async fn a_goodbye_counts_that_lies_behind_what_the_client_is_not_read_on_for() {
+    let host = Host::plan().set("mqtt.receive_maximum", "2").start().await;
+    let mut app = host.client(Mqtt::V311, "app").connect().await;
+    app.subscribe("wills/sensor", 1).await;
+    let hello = |id| Hello {
+        will: Some(("wills/sensor", "vanished", 1)),
+        ..Hello::persistent(Mqtt::V311, id)
+    };
+    // One comes again at once, one goes without listening to its answers.
+    for (id, comes_again) in [("again", true), ("deaf", false)] {
+        let mut sensor = host.raw(hello(id)).await;
+        let publishes = (1..=50u8).flat_map(|number| [0x32, 6, 0, 1, b't', 0, number, b'x']);
+        let goodbye = [0xE0, 0];
+        sensor.bytes(&publishes.chain(goodbye).collect::<Vec<u8>>()).await;
+        if comes_again {
+            let clean = Hello::clean(Mqtt::V311, id);
+            drop(host.raw(clean).await);
+        }
+        drop(sensor);
+    }
+    host.metric_becomes("clients_connected", 1.0).await;
+    app.expect_nothing("wills/sensor").await;
+}

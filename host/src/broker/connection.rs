@@ -73,6 +73,8 @@ pub(super) struct Connection {
     pub(super) alarm: Pin<Box<Sleep>>,
     /// Reading was paused, by the session's window or by a pool.
     pub(super) paused: bool,
+    /// Another connection of the client has come: what this one has sent is read to its end.
+    pub(super) hears_out: bool,
     /// A pool's queue was full; ready when it has room again.
     pub(super) relief: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// When the shutdown stops waiting for gates.
@@ -128,6 +130,7 @@ impl Connection {
             postponed: Vec::new(),
             alarm: Box::pin(tokio::time::sleep(Duration::ZERO)),
             paused: false,
+            hears_out: false,
             relief: None,
             leave_at: None,
             figures: Figures::default(),
@@ -201,6 +204,9 @@ impl Connection {
     }
 
     fn wants_input(&self) -> bool {
+        if self.hears_out {
+            return self.session.is_some();
+        }
         self.leave_at.is_none()
             && self.relief.is_none()
             && self.throttled_until().is_none()
@@ -232,6 +238,8 @@ impl Connection {
     async fn turn(&mut self, woken: Woken) {
         self.present = Present::of(&self.broker);
         if woken.write_failed {
+            // It may have said goodbye before it stopped to listen.
+            self.hear_out().await;
             self.drop_wire(Reason::UNSPECIFIED_ERROR).await;
         }
         match woken.read {
@@ -366,16 +374,19 @@ impl Connection {
         }
     }
 
-    /// What the old socket still holds came before the new connection: a DISCONNECT there counts.
+    /// What the old socket still holds came before the new connection: a DISCONNECT there counts, also where it lies
+    /// behind what the client was not read on for. That is little: no more than some reads.
     pub(super) async fn hear_out(&mut self) {
+        self.hears_out = true;
         for _ in 0..READS_BEFORE_TAKE_OVER {
             self.read_packets().await;
-            let Some(wire) = &mut self.wire else { return };
+            let Some(wire) = &mut self.wire else { break };
             let read = std::future::poll_fn(|cx| Poll::Ready(wire.poll_read(cx))).await;
             if !matches!(read, Poll::Ready(Ok(read)) if read > 0) {
-                return;
+                break;
             }
         }
+        self.hears_out = false;
     }
 
     pub(super) fn act(&mut self, act: impl FnOnce(&mut Session, &mut Now<'_>, &mut Steps)) {
