@@ -7,8 +7,6 @@
 use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -114,7 +112,6 @@ impl Shell {
         let home = TempDir::new().expect("a temporary folder");
         let bin = home.path().join("bin");
         fs::create_dir(&bin).expect("the temporary folder is ours");
-        write_stand_ins(&bin);
         crate::harness::config::Changes::default().write(&home.path().join("etc"));
         let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
         let mut command = Command::new("bash");
@@ -141,6 +138,13 @@ impl Shell {
         };
         // Job control, so that `%1` means what it means at a prompt.
         shell.type_in("set -m");
+        // Bash writes these files. Were it us, a test that starts a process at that moment would hand it the open file,
+        // and the system refuses to run what somebody has open for writing ("Text file busy").
+        for (name, text) in stand_ins() {
+            shell.type_in(&format!(
+                "cat >bin/{name} <<'END OF FILE'\n{text}END OF FILE\nchmod +x bin/{name}"
+            ));
+        }
         shell
     }
 
@@ -158,18 +162,12 @@ impl Shell {
             let line = self.line().await;
             assert!(
                 matches(promised, &line),
-                "README, {heading}:\n$ {command}\nprints    {line:?}\nand not   {promised:?}{}",
-                self.complaints()
+                "README, {heading}:\n$ {command}\nprints    {line:?}\nand not   {promised:?}"
             );
         }
         if !command.ends_with('&') {
             let line = self.line().await;
-            assert_eq!(
-                line,
-                DONE,
-                "README, {heading}:\n$ {command}\nprints one line more{}",
-                self.complaints()
-            );
+            assert_eq!(line, DONE, "README, {heading}:\n$ {command}\nprints one line more");
         }
     }
 
@@ -178,14 +176,13 @@ impl Shell {
         self.read = at + 1;
         line
     }
-
-    fn complaints(&self) -> String {
-        format!("\nstandard error so far:\n{}", self.errors.lines().join("\n"))
-    }
 }
 
 impl Drop for Shell {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("standard error so far:\n{}", self.errors.lines().join("\n"));
+        }
         // What the transcript left running ends with it, in the background or not.
         let bash = self.bash.id();
         let children = fs::read_to_string(format!("/proc/{bash}/task/{bash}/children")).unwrap_or_default();
@@ -211,7 +208,7 @@ fn free_port() -> u16 {
 }
 
 /// `hookline` and `cargo` for the transcript: the binary under test, on a port that is free.
-fn write_stand_ins(bin: &Path) {
+fn stand_ins() -> [(&'static str, String); 2] {
     let port = free_port();
     let hookline = format!(
         r#"#!/bin/bash
@@ -229,9 +226,5 @@ shift 2
 [[ "${1-}" != "--" ]] || shift
 exec hookline "$@"
 "#;
-    for (name, text) in [("hookline", hookline.as_str()), ("cargo", cargo)] {
-        let file = bin.join(name);
-        fs::write(&file, text).expect("the temporary folder is ours");
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("the file is ours");
-    }
+    [("hookline", hookline), ("cargo", cargo.to_owned())]
 }
