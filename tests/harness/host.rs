@@ -274,11 +274,16 @@ fn command(plan: &Plan) -> Command {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
+    without_settings(&mut command);
+    command
+}
+
+/// Takes away the variables that the broker would read as its settings, those for the tests among them.
+pub fn without_settings(command: &mut Command) {
     let foreign = std::env::vars_os().map(|(key, _)| key);
     for key in foreign.filter(|key| key.to_string_lossy().starts_with("HOOKLINE_")) {
         command.env_remove(key);
     }
-    command
 }
 
 fn only_child(tool: u32) -> u32 {

@@ -12,6 +12,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::harness::host::without_settings;
 use crate::harness::log::Log;
 use crate::harness::repository;
 
@@ -124,6 +125,7 @@ impl Shell {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        without_settings(&mut command);
         let mut bash = command.spawn().expect("bash is installed");
         let out = Log::follow(bash.stdout.take().expect("it is piped"));
         let errors = Log::follow(bash.stderr.take().expect("it is piped"));
