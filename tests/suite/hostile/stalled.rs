@@ -19,7 +19,7 @@ const PAYLOAD_BYTES: usize = 64 * 1024;
 /// memory in the host, and not the subscriber's.
 const WINDOW: usize = 20;
 /// How much is published, in MiB; `tests/run` publishes 1024.
-const MIB: &str = "HOOKLINE_STALLED_MIB";
+const MIB: &str = "HOOKLINE_TEST_STALLED_MIB";
 
 #[tokio::test]
 async fn a_stalled_subscriber_costs_no_memory_and_gets_everything_in_order() {

@@ -2,8 +2,8 @@
 //! one thread, with clients that come and go, acknowledge late or never, and a store that is late, away or
 //! forgetful, and with crashes in between. A model of what every client may see checks every run.
 //!
-//! A seed gives a run, always the same. `HOOKLINE_SIMULATION_SEEDS=<n>` runs so many of them;
-//! `HOOKLINE_SIMULATION_SEED=<seed>` runs one and prints what happens in it.
+//! A seed gives a run, always the same. `HOOKLINE_TEST_SIMULATION_SEEDS=<n>` runs so many of them;
+//! `HOOKLINE_TEST_SIMULATION_SEED=<seed>` runs one and prints what happens in it.
 
 mod client;
 mod found;
@@ -51,7 +51,7 @@ fn report(scenario: &Scenario, wrong: &Wrong) -> String {
     let trace = catch_unwind(AssertUnwindSafe(|| world::run(&short, true).trace)).unwrap_or_default();
     format!(
         "seed {}: {}: {}\n\nshrunk from {} steps to {}, which end with: {}\n{short}\n{}\n\nto see all of it:\n  \
-         HOOKLINE_SIMULATION_SEED={} cargo test -p hookline --lib simulation -- --nocapture\n",
+         HOOKLINE_TEST_SIMULATION_SEED={} cargo test -p hookline --lib simulation -- --nocapture\n",
         scenario.seed,
         wrong.rule,
         wrong.text,
@@ -101,7 +101,7 @@ fn failures(count: u64) -> (u64, Vec<(Scenario, Wrong)>) {
 
 #[test]
 fn every_client_sees_what_it_may_see_and_nothing_else() {
-    if let Some(seed) = from_environment("HOOKLINE_SIMULATION_SEED") {
+    if let Some(seed) = from_environment("HOOKLINE_TEST_SIMULATION_SEED") {
         let scenario = Scenario::of(seed);
         let outcome = world::run(&scenario, true);
         println!("{scenario}\n{}", outcome.trace.join("\n"));
@@ -112,7 +112,7 @@ fn every_client_sees_what_it_may_see_and_nothing_else() {
             report(&scenario, &outcome.wrong.clone().expect("it is wrong"))
         );
     }
-    let count = from_environment("HOOKLINE_SIMULATION_SEEDS").unwrap_or(SEEDS);
+    let count = from_environment("HOOKLINE_TEST_SIMULATION_SEEDS").unwrap_or(SEEDS);
     let (failed, lowest) = failures(count);
     let reports: Vec<_> = lowest.iter().map(|(scenario, wrong)| report(scenario, wrong)).collect();
     assert!(
