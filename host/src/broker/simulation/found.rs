@@ -27,17 +27,6 @@ fn windows(receive_max: u16, inflight_max: u16) -> Limits {
     }
 }
 
-fn hello() -> Hello {
-    Hello {
-        clean: false,
-        expiry_s: 3600,
-        keep_alive_s: 0,
-        receive_max: u16::MAX,
-        pipe_bytes: 4096,
-        will: None,
-    }
-}
-
 fn post(topic: &'static str, qos: u8, retain: bool, count: u8) -> Post {
     Post {
         topic,
@@ -69,7 +58,7 @@ fn a_qos_2_message_counts_once_against_receive_maximum() {
         &[true],
         windows(5, 1),
         vec![
-            Step::Connect(0, hello()),
+            Step::Connect(0, Hello::persistent()),
             Step::Rest(1),
             Step::Publish(0, post("a/x", 2, false, 5)),
         ],
@@ -80,7 +69,7 @@ fn a_qos_2_message_counts_once_against_receive_maximum() {
 fn pubacks_of_what_is_sent_again_leave_in_the_order_in_which_it_is_sent_again() {
     let narrow = Hello {
         pipe_bytes: 32,
-        ..hello()
+        ..Hello::persistent()
     };
     for weather in [weather(0, Mood::Fair), weather(800, Mood::Fair)] {
         for step in [
@@ -109,7 +98,7 @@ fn pubacks_of_what_is_sent_again_leave_in_the_order_in_which_it_is_sent_again() 
 fn what_is_sent_again_keeps_the_window_of_the_new_connection() {
     let narrow = Hello {
         receive_max: 1,
-        ..hello()
+        ..Hello::persistent()
     };
     for durable in [false, true] {
         nothing_is_wrong(&Scenario {
@@ -118,8 +107,8 @@ fn what_is_sent_again_keeps_the_window_of_the_new_connection() {
                 &[true, true],
                 windows(5, 2),
                 vec![
-                    Step::Connect(0, hello()),
-                    Step::Connect(1, hello()),
+                    Step::Connect(0, Hello::persistent()),
+                    Step::Connect(1, Hello::persistent()),
                     Step::Rest(5),
                     Step::Subscribe(0, "#", 2),
                     Step::Rest(5),
@@ -136,13 +125,16 @@ fn what_is_sent_again_keeps_the_window_of_the_new_connection() {
 #[test]
 fn what_is_published_right_behind_a_subscribe_comes_in_order() {
     for expiry_s in [0, 3600] {
-        let hello = Hello { expiry_s, ..hello() };
+        let hello = Hello {
+            expiry_s,
+            ..Hello::persistent()
+        };
         nothing_is_wrong(&scenario(
             &[true, false],
             windows(2, 5),
             vec![
                 Step::Connect(0, hello),
-                Step::Connect(1, self::hello()),
+                Step::Connect(1, Hello::persistent()),
                 Step::Rest(1000),
                 Step::Subscribe(0, "a/x", 1),
                 Step::Publish(1, post("a/x", 1, false, 3)),
@@ -159,14 +151,14 @@ fn messages_that_no_store_has_do_not_overtake_those_that_were_held() {
         &[true, false],
         windows(5, 100),
         vec![
-            Step::Connect(0, hello()),
-            Step::Connect(1, hello()),
+            Step::Connect(0, Hello::persistent()),
+            Step::Connect(1, Hello::persistent()),
             weather(0, Mood::Mute),
             Step::Turns(4),
             Step::Subscribe(1, "#", 1),
             Step::Publish(1, post("b/x", 0, false, 8)),
             Step::Publish(1, post("a/x", 1, false, 2)),
-            Step::Connect(1, hello()),
+            Step::Connect(1, Hello::persistent()),
             Step::Turns(4),
             Step::Publish(1, post("b/x", 0, true, 3)),
         ],
@@ -179,7 +171,7 @@ fn what_was_acknowledged_before_the_connection_was_lost_moves_the_position() {
         &[true],
         windows(5, 1),
         vec![
-            Step::Connect(0, hello()),
+            Step::Connect(0, Hello::persistent()),
             Step::Rest(5),
             Step::Subscribe(0, "b/y", 2),
             Step::Rest(10),
@@ -200,7 +192,7 @@ fn a_message_that_its_retained_copy_stood_for_moves_the_position() {
     };
     let narrow = Hello {
         receive_max: 1,
-        ..hello()
+        ..Hello::persistent()
     };
     nothing_is_wrong(&scenario(
         &[false, true],
@@ -227,7 +219,13 @@ fn a_will_waits_for_its_store_as_long_as_it_takes() {
         &[true],
         windows(2, 2),
         vec![
-            Step::Connect(0, Hello { will, ..hello() }),
+            Step::Connect(
+                0,
+                Hello {
+                    will,
+                    ..Hello::persistent()
+                },
+            ),
             Step::Turns(3),
             Step::Cut(0),
             weather(0, Mood::Down),
@@ -238,14 +236,17 @@ fn a_will_waits_for_its_store_as_long_as_it_takes() {
 
 #[test]
 fn nothing_comes_before_the_connack() {
-    let short = Hello { expiry_s: 0, ..hello() };
+    let short = Hello {
+        expiry_s: 0,
+        ..Hello::persistent()
+    };
     nothing_is_wrong(&Scenario {
         durable: true,
         ..scenario(
             &[true],
             windows(2, 5),
             vec![
-                Step::Connect(0, hello()),
+                Step::Connect(0, Hello::persistent()),
                 Step::Rest(100),
                 Step::Subscribe(0, "b/y", 2),
                 Step::Rest(100),
@@ -258,7 +259,10 @@ fn nothing_comes_before_the_connack() {
 
 #[test]
 fn a_session_does_not_take_the_answers_of_the_one_before() {
-    let short = Hello { expiry_s: 0, ..hello() };
+    let short = Hello {
+        expiry_s: 0,
+        ..Hello::persistent()
+    };
     nothing_is_wrong(&scenario(
         &[true],
         windows(5, 2),
@@ -267,7 +271,7 @@ fn a_session_does_not_take_the_answers_of_the_one_before() {
             Step::Rest(5),
             Step::Subscribe(0, "b/y", 2),
             weather(30, Mood::Fair),
-            Step::Connect(0, hello()),
+            Step::Connect(0, Hello::persistent()),
             Step::Turns(6),
             Step::Subscribe(0, "b/y", 2),
             Step::Rest(1000),
@@ -277,11 +281,14 @@ fn a_session_does_not_take_the_answers_of_the_one_before() {
 
 #[test]
 fn a_session_that_is_kept_no_longer_still_knows_what_its_client_has() {
-    let short = Hello { expiry_s: 0, ..hello() };
+    let short = Hello {
+        expiry_s: 0,
+        ..Hello::persistent()
+    };
     for (newest, inflight_max, late_ms) in [(false, 2, 0), (true, 100, 0), (false, 100, 30)] {
         let mut steps = vec![
-            Step::Connect(0, hello()),
-            Step::Connect(1, hello()),
+            Step::Connect(0, Hello::persistent()),
+            Step::Connect(1, Hello::persistent()),
             Step::Rest(10),
             Step::Subscribe(0, "b/x", 2),
             Step::Rest(10),
@@ -318,7 +325,7 @@ fn a_subscription_whose_connection_went_before_its_rules_ran_is_read_when_it_is_
             &[false],
             windows(2, 2),
             vec![
-                Step::Connect(0, hello()),
+                Step::Connect(0, Hello::persistent()),
                 Step::Rest(1000),
                 Step::Publish(0, post("b/x", 2, false, 2)),
                 Step::Refuse(1),
@@ -338,7 +345,7 @@ fn a_question_that_a_stop_cuts_short_is_no_answer() {
                 &[true],
                 windows(5, 5),
                 vec![
-                    Step::Connect(0, hello()),
+                    Step::Connect(0, Hello::persistent()),
                     Step::Rest(10),
                     weather(0, Mood::Down),
                     Step::Subscribe(0, "b/x", 2),

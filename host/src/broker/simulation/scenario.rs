@@ -84,6 +84,20 @@ pub(super) struct Hello {
     pub(super) will: Option<LastWords>,
 }
 
+impl Hello {
+    /// Of a client with a session that outlives its connection by an hour, and nothing else that is special.
+    pub(super) fn persistent() -> Self {
+        Self {
+            clean: false,
+            expiry_s: 3600,
+            keep_alive_s: 0,
+            receive_max: u16::MAX,
+            pipe_bytes: 4096,
+            will: None,
+        }
+    }
+}
+
 /// A will.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct LastWords {

@@ -330,7 +330,7 @@ impl<'a> World<'a> {
         for _ in 0..LAST_SECONDS {
             for who in 0..self.clients.len() {
                 if self.clients[who].is_offline() {
-                    self.connect(who, &last_hello(), boot);
+                    self.connect(who, &Hello::persistent(), boot);
                 }
             }
             self.pass(Duration::from_secs(1), boot).await;
@@ -372,17 +372,6 @@ impl<'a> World<'a> {
                 self.judge.wrong("everything is drained", text);
             }
         }
-    }
-}
-
-fn last_hello() -> Hello {
-    Hello {
-        clean: false,
-        expiry_s: 3600,
-        keep_alive_s: 0,
-        receive_max: u16::MAX,
-        pipe_bytes: 4096,
-        will: None,
     }
 }
 
