@@ -7,7 +7,7 @@ use clap::Subcommand;
 use hyper::Method;
 
 use super::door::{ask, escape};
-use super::{Failure, print, say};
+use super::{Failure, print, print_answer, say};
 use crate::admin::clients::{ClientPage, PAGE, PAGE_MAX};
 use crate::model::report::{SessionReport, SubscriptionReport};
 use crate::model::utc::utc;
@@ -60,8 +60,7 @@ pub(super) fn parse_limit(text: &str) -> Result<usize, String> {
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     match args.action {
         Action::List { limit, after, json } => {
-            let after = after.map(|id| format!("&after={}", escape(&id)));
-            let path = format!("/clients?limit={limit}{}", after.unwrap_or_default());
+            let path = page_path("/clients", limit, after.as_deref());
             let answer = ask(&args.data, Method::GET, &path).await?;
             show_page(&answer, json, table)
         }
@@ -71,15 +70,21 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         }
         Action::Kick { id } => {
             let answer = ask(&args.data, Method::POST, &format!("/clients/{}/kick", escape(&id))).await?;
-            print(&format!("{}\n", String::from_utf8_lossy(&answer)))
+            print_answer(&answer)
         }
     }
+}
+
+/// Where a page of a list is asked for: the first, or the one after a client id.
+pub(super) fn page_path(list: &str, limit: usize, after: Option<&str>) -> String {
+    let after = after.map(|id| format!("&after={}", escape(id)));
+    format!("{list}?limit={limit}{}", after.unwrap_or_default())
 }
 
 /// A page as it came, or as a table.
 pub(super) fn show_page(answer: &[u8], json: bool, table: impl Fn(&ClientPage) -> String) -> Result<(), Failure> {
     if json {
-        return print(&format!("{}\n", String::from_utf8_lossy(answer)));
+        return print_answer(answer);
     }
     let page: ClientPage = read(answer)?;
     print(&table(&page))?;
@@ -95,7 +100,7 @@ pub(super) fn show_page(answer: &[u8], json: bool, table: impl Fn(&ClientPage) -
 /// One report as it came, or a line a thing.
 pub(super) fn show_one(answer: &[u8], json: bool) -> Result<(), Failure> {
     match json {
-        true => print(&format!("{}\n", String::from_utf8_lossy(answer))),
+        true => print_answer(answer),
         false => print(&in_full(&read(answer)?)),
     }
 }

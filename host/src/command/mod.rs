@@ -102,6 +102,11 @@ fn print(lines: &str) -> Result<(), Failure> {
     }
 }
 
+/// Prints a host's answer as it came.
+fn print_answer(answer: &[u8]) -> Result<(), Failure> {
+    print(&format!("{}\n", String::from_utf8_lossy(answer)))
+}
+
 /// A line on stderr. Where that is closed there is nobody left to tell.
 fn say(line: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr().lock(), "{line}");

@@ -6,7 +6,7 @@ use clap::Subcommand;
 use hyper::Method;
 
 use super::door::ask;
-use super::{Failure, print};
+use super::{Failure, print, print_answer};
 use crate::admin::{Plugin, Plugins, Verb};
 
 /// Arguments of `hookline plugins`.
@@ -58,7 +58,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
     let answer = ask(&args.data, method, &path).await?;
     match args.action {
         Action::List => print(&list(&answer)?),
-        _ => print(&format!("{}\n", String::from_utf8_lossy(&answer))),
+        _ => print_answer(&answer),
     }
 }
 

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use hyper::Method;
 
-use super::clients::{columns, expiry, parse_limit, protocol, show_one, show_page, shown, state};
+use super::clients::{columns, expiry, page_path, parse_limit, protocol, show_one, show_page, shown, state};
 use super::door::{ask, escape};
-use super::{Failure, print};
+use super::{Failure, print_answer};
 use crate::admin::clients::{ClientPage, PAGE};
 use crate::model::report::SessionReport;
 
@@ -54,8 +54,7 @@ enum Action {
 pub(super) async fn run(args: Args) -> Result<(), Failure> {
     match args.action {
         Action::List { limit, after, json } => {
-            let after = after.map(|id| format!("&after={}", escape(&id)));
-            let path = format!("/sessions?limit={limit}{}", after.unwrap_or_default());
+            let path = page_path("/sessions", limit, after.as_deref());
             show_page(&ask(&args.data, Method::GET, &path).await?, json, table)
         }
         Action::Show { id, json } => {
@@ -65,7 +64,7 @@ pub(super) async fn run(args: Args) -> Result<(), Failure> {
         Action::Delete { id } => {
             let path = format!("/sessions/{}/delete", escape(&id));
             let answer = ask(&args.data, Method::POST, &path).await?;
-            print(&format!("{}\n", String::from_utf8_lossy(&answer)))
+            print_answer(&answer)
         }
     }
 }

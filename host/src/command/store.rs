@@ -12,7 +12,7 @@ use hyper::Method;
 use serde::de::DeserializeOwned;
 
 use super::door::{Closed, ask, escape, listen};
-use super::{Failure, print, say};
+use super::{Failure, print, print_answer, say};
 use crate::admin::PoolState;
 use crate::admin::store::{Line, PROGRESS_INTERVAL, StoreStatus};
 use crate::store::backup::Backup;
@@ -86,7 +86,7 @@ async fn status(data: &Path, json: bool) -> Result<(), Failure> {
     let answer = ask(data, Method::GET, "/store").await?;
     let stores: Vec<StoreStatus> = read(&answer)?;
     if json {
-        return print(&format!("{}\n", String::from_utf8_lossy(&answer)));
+        return print_answer(&answer);
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
