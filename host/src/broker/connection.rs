@@ -33,6 +33,8 @@ use crate::mqtt::session::{Interest, Now, ReadId, Session, Source, Step, Steps};
 
 /// How often the old socket of a client that connects again is read before it is closed.
 const READS_BEFORE_TAKE_OVER: usize = 4;
+/// A connection's lists keep room for so many entries between turns.
+const KEPT_CAPACITY: usize = 64;
 /// At shutdown a client's open gates get so long to settle.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
@@ -285,6 +287,7 @@ impl Connection {
         }
         self.leave_if_done();
         self.carry_out().await;
+        self.give_back_room();
         self.wait_for_pools();
     }
 
@@ -303,14 +306,9 @@ impl Connection {
                         figures::hit(limit);
                     }
                     self.figures.packets_in += 1;
-                    let before = self.steps.len();
                     self.act(|session, now, steps| session.receive(packet, now, steps));
-                    // Publishes and answers gather over the turn; anything else keeps its place among them.
-                    if self
-                        .steps
-                        .range(before.min(self.steps.len())..)
-                        .any(|step| !matches!(step, Step::Publish { .. } | Step::Send(_)))
-                    {
+                    // Publishes gather over the turn; anything but an answer keeps its place among them.
+                    if !self.carry_out_what_gathers() {
                         self.carry_out().await;
                     }
                 }
@@ -442,6 +440,19 @@ impl Connection {
         {
             self.paused = true;
             self.relief = Some(Box::pin(async move { pool.batcher().relieved().await }));
+        }
+    }
+
+    /// A turn with many packets needs much room, and the next may come in a day.
+    fn give_back_room(&mut self) {
+        if self.steps.capacity() > KEPT_CAPACITY {
+            self.steps.shrink_to(KEPT_CAPACITY);
+        }
+        if self.received.capacity() > KEPT_CAPACITY {
+            self.received.shrink_to(KEPT_CAPACITY);
+        }
+        if self.batch.capacity() > KEPT_CAPACITY {
+            self.batch.shrink_to(KEPT_CAPACITY);
         }
     }
 

@@ -70,6 +70,22 @@ impl Connection {
         }
     }
 
+    /// Carries out the steps that need not wait for the messages that gather, and gathers those: a read may hold tens
+    /// of thousands of packets. False where another step comes first.
+    pub(super) fn carry_out_what_gathers(&mut self) -> bool {
+        while let Some(step) = self.steps.pop_front() {
+            match step {
+                Step::Publish { ticket, message, kept } => self.gather(ticket, message, kept),
+                Step::Send(packet) => self.put(packet),
+                other => {
+                    self.steps.push_front(other);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
     /// Steps that must come before those that are still waiting: a subscription's before its SUBACK's.
     fn act_first(&mut self, act: impl FnOnce(&mut Session, &mut Now<'_>, &mut Steps)) {
         let mut later = std::mem::take(&mut self.steps);

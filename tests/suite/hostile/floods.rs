@@ -94,6 +94,28 @@ async fn a_flood_of_pings_is_answered_as_fast_as_it_reads() {
 }
 
 #[tokio::test]
+async fn who_has_flooded_once_holds_no_more_than_anybody_else() {
+    let _alone = alone().await;
+    let (host, pair, before) = quiet().await;
+    let peak = host.watch_memory();
+    let (mut there, pings) = (Vec::new(), PING.repeat(32 << 10));
+    for number in 0..100 {
+        let mut flooding = Attacker::connect(&host, &format!("flooding-{number}")).await;
+        flooding.say(&pings).await;
+        flooding.read(pings.len()).await;
+        there.push(flooding);
+    }
+    println!("{} floods: {before}, {} at most", there.len(), peak.so_far());
+    assert!(
+        peak.so_far().0 - before.0 < SLACK.0,
+        "{before}, {} at most",
+        peak.so_far()
+    );
+    drop(there);
+    pair.judge("many short floods").await;
+}
+
+#[tokio::test]
 async fn messages_that_are_never_released_are_remembered_by_their_number_only() {
     const COUNT: u16 = 5000;
     let _alone = alone().await;
