@@ -50,7 +50,7 @@ impl Hooks {
             }),
             Keep::Session(change) => Write::Session(change),
             Keep::Exchange(exchange) => Write::Exchange(exchange),
-            Keep::EndExchange(client, direction, id) => Write::EndExchange(client, direction, id),
+            Keep::EndExchange(key) => Write::EndExchange(key),
         };
         pool.batcher().keep(write, settle, ticket);
         true

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::model::delivery::{Run, Settle, Stored, Ticket};
 use crate::model::event::{Event, HookPoint};
 use crate::model::message::{Client, Message, Qos};
-use crate::model::session::{Direction, Exchange};
+use crate::model::session::{Direction, Exchange, ExchangeKey};
 use crate::mqtt::packet::Version;
 use crate::store::Write;
 use crate::store::batch::Gated;
@@ -67,14 +67,13 @@ impl Hooks {
         if let Some((pool, _)) = active.keeper().filter(|_| !kept.is_empty()) {
             let job = Job::of(&mut jobs, pool);
             let exchanges = kept.iter().map(|(index, packet_id)| {
-                let exchange = Exchange {
+                let key = ExchangeKey {
                     client: client.id.clone(),
                     direction: Direction::Received,
                     packet_id: *packet_id,
                     id: messages[*index].id,
-                    released: false,
                 };
-                (*index, Write::Exchange(exchange))
+                (*index, Write::Exchange(Exchange { key, released: false }))
             });
             job.writes.extend(exchanges);
         }

@@ -67,7 +67,7 @@ pub enum Keep {
     /// A QoS 2 exchange began or went on.
     Exchange(Exchange),
     /// A QoS 2 exchange ended.
-    EndExchange(ClientId, Direction, MessageId),
+    EndExchange(ExchangeKey),
 }
 
 /// A change of what is kept of a session.
@@ -126,9 +126,10 @@ pub enum Direction {
     Sent = 1,
 }
 
-/// A QoS 2 message between its PUBLISH and the end of its exchange (MQTT 4.3.3).
+/// Which exchange of QoS 2: a message may be under way to a client twice, as a retained message that two of its filters
+/// match, and a packet identifier may be in use again before the end of its last exchange is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Exchange {
+pub struct ExchangeKey {
     /// Whose session it belongs to.
     pub client: ClientId,
     /// Which way it goes.
@@ -137,6 +138,13 @@ pub struct Exchange {
     pub packet_id: u16,
     /// The message.
     pub id: MessageId,
+}
+
+/// A QoS 2 message between its PUBLISH and the end of its exchange (MQTT 4.3.3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exchange {
+    /// Which one.
+    pub key: ExchangeKey,
     /// Whether the receiver has said PUBREC: only PUBREL is left to be sent.
     pub released: bool,
 }

@@ -14,7 +14,7 @@ use crate::model::delivery::{Page, Position, Reader, Window};
 use crate::model::event::Start;
 use crate::model::id::MessageId;
 use crate::model::message::{ClientId, Message, Subscription};
-use crate::model::session::{Direction, Exchange, SavedSession, SessionWrite};
+use crate::model::session::{Exchange, ExchangeKey, SavedSession, SessionWrite};
 use crate::model::topic::{Filter, Topic};
 use crate::model::value::{Rows, Value};
 
@@ -74,7 +74,7 @@ pub enum Write {
     /// A QoS 2 exchange of a kept session began or went on.
     Exchange(Exchange),
     /// A QoS 2 exchange of a kept session ended.
-    EndExchange(ClientId, Direction, MessageId),
+    EndExchange(ExchangeKey),
     /// The operator's own statements, in order, with their parameters.
     Statements(Arc<Script>, Vec<Vec<Value>>),
 }

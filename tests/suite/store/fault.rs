@@ -199,8 +199,33 @@ async fn a_file_of_a_newer_program_is_left_alone() {
     assert!(
         error
             .chain()
-            .ends_with("its schema has version 99, this program knows 2: start a newer one")
+            .ends_with("its schema has version 99, this program knows 3: start a newer one")
     );
+}
+
+#[tokio::test]
+async fn a_file_of_an_older_program_is_brought_up_with_what_it_holds() {
+    let database = Database::sqlite().await;
+    database.store().close().await;
+    let mut older = SqliteConnectOptions::new()
+        .filename(database.file())
+        .connect()
+        .await
+        .expect("opens");
+    let version_2 = "DROP TABLE mqtt_session_qos2;
+        CREATE TABLE mqtt_session_qos2 (
+          id INTEGER PRIMARY KEY AUTOINCREMENT, clientid TEXT NOT NULL, direction INTEGER NOT NULL,
+          packetid INTEGER NOT NULL, msgid TEXT NOT NULL, released INTEGER NOT NULL,
+          created INTEGER DEFAULT (unixepoch()),
+          UNIQUE (clientid, direction, msgid));
+        INSERT INTO mqtt_session_qos2 (clientid, direction, packetid, msgid, released)
+          VALUES ('c', 1, 7, 'A', 1), ('c', 0, 8, 'B', 0);
+        PRAGMA user_version = 2";
+    older.execute(version_2).await.expect("as it was");
+    older.close().await.expect("closed");
+    let exchanges = "SELECT clientid, direction, packetid, msgid, released FROM mqtt_session_qos2 ORDER BY id";
+    let opened = at(&database.file());
+    assert_eq!(rows(&opened, exchanges).await, "c|1|7|A|1,c|0|8|B|0");
 }
 
 #[tokio::test]
@@ -346,7 +371,7 @@ async fn what_was_committed_is_there_after_it_was_opened_again() {
     let fact = |name: &str| facts[name].as_str();
     assert_eq!(
         (fact("survives"), fact("journal"), fact("schema")),
-        ("loss of power", "wal", "2")
+        ("loss of power", "wal", "3")
     );
     assert_eq!(
         (fact("newest_id"), fact("retained"), fact("messages_to_a_million")),

@@ -1,7 +1,7 @@
 //! Sessions that survive a crash: what was written comes back, and what has ended is gone.
 
 use hookline::model::message::{Qos, Subscription};
-use hookline::model::session::{Attached, Direction, Exchange, SavedSession, SessionWrite, Will};
+use hookline::model::session::{Attached, Direction, Exchange, ExchangeKey, SavedSession, SessionWrite, Will};
 use hookline::model::topic::{Filter, Topic};
 use hookline::store::{Store, Write};
 
@@ -16,6 +16,7 @@ stories! {
     a_will_that_was_published_is_not_due_again
     sessions_are_listed_by_name_and_by_what_is_due
     exchanges_end_one_by_one
+    a_message_is_under_way_once_for_each_packet_identifier
     the_exchange_of_a_refused_message_does_not_stay
 }
 
@@ -65,14 +66,22 @@ fn left(client: &str, at: u64, will: bool, due: Option<u64>) -> Write {
     })
 }
 
-fn exchange(client: &str, direction: Direction, packet_id: u16, n: u64, released: bool) -> Write {
-    Write::Exchange(Exchange {
+fn key(client: &str, direction: Direction, packet_id: u16, n: u64) -> ExchangeKey {
+    ExchangeKey {
         client: client.into(),
         direction,
         packet_id,
         id: message(n, "t").id,
-        released,
-    })
+    }
+}
+
+fn exchange(client: &str, direction: Direction, packet_id: u16, n: u64, released: bool) -> Write {
+    let key = key(client, direction, packet_id, n);
+    Write::Exchange(Exchange { key, released })
+}
+
+fn end(client: &str, direction: Direction, packet_id: u16, n: u64) -> Write {
+    Write::EndExchange(key(client, direction, packet_id, n))
 }
 
 async fn saved(store: &dyn Store, client: &str) -> SavedSession {
@@ -254,7 +263,7 @@ async fn sessions_are_listed_by_name_and_by_what_is_due(store: &dyn Store) {
 async fn exchanges_end_one_by_one(store: &dyn Store) {
     let begin = (1..=5).map(|n| exchange("c", Direction::Sent, n as u16, n, false));
     write(store, begin.chain([save(1, "t")])).await;
-    let end = |n| Write::EndExchange("c".into(), Direction::Sent, message(n, "t").id);
+    let end = |n| end("c", Direction::Sent, n as u16, n);
     write(
         store,
         [end(2), exchange("c", Direction::Sent, 4, 4, true), end(3), end(5)],
@@ -263,6 +272,28 @@ async fn exchanges_end_one_by_one(store: &dyn Store) {
     let left = "SELECT packetid, released FROM mqtt_session_qos2 ORDER BY id";
     assert_eq!(rows(store, left).await, "1|0,4|1");
     assert_eq!(read(store, &reader("c", "t"), 10).await.len(), 1, "messages stay");
+}
+
+/// Two filters of a client may match a retained message, which is a copy each.
+async fn a_message_is_under_way_once_for_each_packet_identifier(store: &dyn Store) {
+    let sent = |packet_id, released| exchange("c", Direction::Sent, packet_id, 1, released);
+    write(
+        store,
+        [
+            attach(attached("c")),
+            save(1, "t"),
+            sent(1, false),
+            sent(2, false),
+            sent(2, true),
+            sent(3, false),
+            end("c", Direction::Sent, 3, 1),
+        ],
+    )
+    .await;
+    let saved = saved(store, "c").await.sent;
+    let under_way: Vec<_> = saved.iter().map(|sent| (sent.packet_id, sent.released)).collect();
+    assert_eq!(under_way, [(1, false), (2, true)]);
+    assert!(saved.iter().all(|sent| sent.message.is_some()), "{saved:?}");
 }
 
 /// A resend would be answered as known, though nothing of it is stored.
@@ -290,7 +321,6 @@ async fn the_exchange_of_a_refused_message_does_not_stay(store: &dyn Store) {
             [(2, message(good, "t").id)],
             "RAISE({raise})"
         );
-        let end = Write::EndExchange("c".into(), Direction::Received, message(good, "t").id);
-        write(store, [end]).await;
+        write(store, [end("c", Direction::Received, 2, good)]).await;
     }
 }

@@ -47,7 +47,6 @@ struct Published {
     from: Who,
     topic: &'static str,
     qos: u8,
-    retain: bool,
     accepted: bool,
     /// Its publisher was told that it was not taken; what became of it nobody knows.
     refused: bool,
@@ -172,7 +171,6 @@ impl Judge {
             from: who,
             topic: words.topic,
             qos: words.qos,
-            retain: false,
             accepted: false,
             refused: false,
             resent: false,
@@ -467,7 +465,6 @@ impl Judge {
             from: who,
             topic: post.topic,
             qos: post.qos,
-            retain: post.retain,
             accepted: false,
             refused: false,
             resent: false,
@@ -584,11 +581,8 @@ impl Judge {
 
     /// A PUBLISH of QoS 2, or its PUBREL, which says that it is released: so much must be kept.
     pub(super) fn exchanges(&mut self, who: Who, packet_id: u16, number: u32, released: bool, store: &Memory) {
-        // A subscription brings a copy of what is retained, and of several copies the last is kept.
-        let may_be_another = self.published[number as usize].retain;
         let payload = number.to_string();
-        let is_known =
-            !self.is_kept(who) || may_be_another || store.keeps_sent(&name(who), packet_id, &payload, released);
+        let is_known = !self.is_kept(who) || store.keeps_sent(&name(who), packet_id, &payload, released);
         let rule = match released {
             false => "PUBLISH of QoS 2 waits for its row",
             true => "PUBREL waits for the row of PUBREC",

@@ -7,7 +7,7 @@ use crate::model::delivery::Position;
 use crate::model::id::MessageId;
 use crate::model::message::{ClientId, Message, Subscription};
 use crate::model::session::{
-    Attached, Direction, Exchange, SavedSent, SavedSession, SessionWrite, Will, session_expiry, will_delay,
+    Attached, Direction, Exchange, ExchangeKey, SavedSent, SavedSession, SessionWrite, Will, session_expiry, will_delay,
 };
 
 /// Every kept session, by client.
@@ -79,17 +79,17 @@ impl Kept {
     }
 
     pub(super) fn exchange(&mut self, exchange: &Exchange) {
-        let all = self.exchanges.entry(exchange.client.clone()).or_default();
-        let is_same = |known: &&mut Exchange| known.direction == exchange.direction && known.id == exchange.id;
+        let all = self.exchanges.entry(exchange.key.client.clone()).or_default();
+        let is_same = |known: &&mut Exchange| known.key == exchange.key;
         match all.iter_mut().find(is_same) {
             Some(known) => known.clone_from(exchange),
             None => all.push(exchange.clone()),
         }
     }
 
-    pub(super) fn end_exchange(&mut self, client: &ClientId, direction: Direction, id: MessageId) {
-        if let Some(all) = self.exchanges.get_mut(client) {
-            all.retain(|known| known.direction != direction || known.id != id);
+    pub(super) fn end_exchange(&mut self, ended: &ExchangeKey) {
+        if let Some(all) = self.exchanges.get_mut(&ended.client) {
+            all.retain(|known| known.key != *ended);
         }
     }
 
@@ -101,18 +101,20 @@ impl Kept {
     ) -> Option<SavedSession> {
         let Row { attached, left_at, .. } = self.sessions.get(client)?;
         let exchanges = self.exchanges.get(client).map_or(&[][..], Vec::as_slice);
-        let of = |direction| exchanges.iter().filter(move |it| it.direction == direction);
+        let of = |direction| exchanges.iter().filter(move |it| it.key.direction == direction);
         let sent = |it: &Exchange| SavedSent {
-            packet_id: it.packet_id,
-            id: it.id,
+            packet_id: it.key.packet_id,
+            id: it.key.id,
             released: it.released,
-            message: find(it.id),
+            message: find(it.key.id),
         };
         Some(SavedSession {
             attached: attached.clone(),
             left_at: *left_at,
             subscriptions: self.subscriptions.get(client).cloned().unwrap_or_default(),
-            received: of(Direction::Received).map(|it| (it.packet_id, it.id)).collect(),
+            received: of(Direction::Received)
+                .map(|it| (it.key.packet_id, it.key.id))
+                .collect(),
             sent: of(Direction::Sent).map(sent).collect(),
         })
     }
@@ -133,7 +135,7 @@ impl Kept {
     ) -> impl Iterator<Item = &Exchange> {
         let all = self.exchanges.get(client).map_or(&[][..], Vec::as_slice);
         all.iter()
-            .filter(move |it| it.direction == direction && it.packet_id == packet_id)
+            .filter(move |it| it.key.direction == direction && it.key.packet_id == packet_id)
     }
 
     pub(super) fn will(&self, client: &ClientId) -> Option<&Will> {
@@ -178,7 +180,7 @@ impl Kept {
     pub(super) fn is_quiet(&self) -> bool {
         let mut all = self.exchanges.values().flatten();
         // A client that has lost its own session does not end what it has sent.
-        all.all(|it| it.direction == Direction::Received)
+        all.all(|it| it.key.direction == Direction::Received)
     }
 }
 

@@ -152,7 +152,7 @@ impl Memory {
             message.is_none_or(|message| message.payload == payload.as_bytes())
         };
         let mut known = rows.kept.of_packet(&client, Direction::Sent, packet_id);
-        known.any(|it| is_it(it.id) && it.released >= released)
+        known.any(|it| is_it(it.key.id) && it.released >= released)
     }
 
     /// Whether every QoS 2 exchange that was kept has ended.
@@ -232,7 +232,7 @@ impl Store for Memory {
                     refused.insert(message.id);
                     Err(Error::new(Kind::Rejected, "save"))
                 }
-                Write::Exchange(it) if it.direction == Direction::Received && refused.contains(&it.id) => {
+                Write::Exchange(it) if it.key.direction == Direction::Received && refused.contains(&it.key.id) => {
                     Err(Error::new(Kind::Rejected, "exchange"))
                 }
                 write => Ok(rows.commit(write)),
@@ -390,7 +390,7 @@ impl Rowset {
                 }
             }
             Write::Exchange(exchange) => self.kept.exchange(exchange),
-            Write::EndExchange(client, direction, id) => self.kept.end_exchange(client, *direction, *id),
+            Write::EndExchange(key) => self.kept.end_exchange(key),
             Write::Client(_) | Write::Statements(..) => {}
         }
         Written::Done

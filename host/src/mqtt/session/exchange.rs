@@ -10,11 +10,11 @@ use crate::model::delivery::{Place, PoolName, Position, Run, Stored};
 use crate::model::id::MessageId;
 use crate::model::message::Qos;
 use crate::model::reason::Reason;
-use crate::model::session::{Direction, Keep, SavedSent};
+use crate::model::session::{Direction, SavedSent};
 use crate::model::topic::Topic;
 
-use super::keep::{Held, exchange};
-use super::outbound::{Delivery, Outbound, Stage, release};
+use super::keep::{Held, end_of_exchange, exchange};
+use super::outbound::{Delivery, Outbound, Sent, Stage, release};
 use super::{Now, Session, Steps};
 
 /// Ended exchanges that wait for a position to pass them. With so many, nothing new is sent: the client leaves an
@@ -70,6 +70,13 @@ impl Trace {
     }
 }
 
+impl Sent {
+    fn message_id(&self) -> Option<MessageId> {
+        let known = self.trace.as_ref().map(|trace| trace.id);
+        known.or_else(|| Some(self.delivery.as_ref()?.message().id))
+    }
+}
+
 impl Outbound {
     /// What was found in a store, in the order in which it was sent. The deliveries get their terms from the
     /// subscriptions later.
@@ -120,6 +127,12 @@ impl Outbound {
         }
     }
 
+    /// Whether an exchange of this message goes on under this packet identifier.
+    fn is_under_way(&self, packet_id: u16, id: MessageId) -> bool {
+        let sent = self.sent.get(&packet_id);
+        sent.and_then(Sent::message_id).is_some_and(|known| known == id)
+    }
+
     /// Every exchange that the client has not ended or that a position has not passed, to be kept anew: packet
     /// identifier, message, whether it was released, and what waits for it.
     pub(super) fn exchanges(&mut self) -> Vec<(u16, MessageId, bool, Held)> {
@@ -128,11 +141,8 @@ impl Outbound {
             .map(|(packet_id, trace)| (*packet_id, trace.id, true, Held::Nothing))
             .collect();
         for (packet_id, sent) in &mut self.sent {
-            let id = match (&sent.trace, &sent.delivery) {
-                _ if sent.qos < Qos::ExactlyOnce => continue,
-                (Some(trace), _) => trace.id,
-                (None, Some(delivery)) => delivery.message().id,
-                (None, None) => continue,
+            let Some(id) = sent.message_id().filter(|_| sent.qos == Qos::ExactlyOnce) else {
+                continue;
             };
             let (released, held) = match sent.stage {
                 Stage::Keeping => (false, Held::Publish(*packet_id)),
@@ -254,7 +264,11 @@ impl Session {
                 continue;
             }
             self.outbound.exchanges.heard.remove(&trace.id);
-            let end = |client| Keep::EndExchange(client, Direction::Sent, trace.id);
+            // A retained message may be sent again under the same packet identifier: then the row is the new one's.
+            if self.outbound.is_under_way(packet_id, trace.id) {
+                continue;
+            }
+            let end = |client| end_of_exchange(client, Direction::Sent, packet_id, trace.id);
             self.keep(end, Held::Nothing, steps);
         }
     }

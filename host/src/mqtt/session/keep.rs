@@ -10,7 +10,7 @@ use crate::model::id::MessageId;
 use crate::model::message::{ClientId, Subscription};
 use crate::model::reason::Reason;
 use crate::model::session::{
-    Attached, Direction, Exchange, Keep, Keeping, SavedSession, SessionWrite, session_expiry, will_delay,
+    Attached, Direction, Exchange, ExchangeKey, Keep, Keeping, SavedSession, SessionWrite, session_expiry, will_delay,
 };
 use crate::mqtt::limits::Limits;
 use crate::mqtt::packet::{Outgoing, Version};
@@ -319,12 +319,22 @@ pub(super) fn unsubscribed(client: ClientId, filter: String) -> Keep {
 
 /// A QoS 2 exchange that is to be kept.
 pub(super) fn exchange(client: ClientId, direction: Direction, packet_id: u16, id: MessageId, released: bool) -> Keep {
-    Keep::Exchange(Exchange {
+    let key = ExchangeKey {
         client,
         direction,
         packet_id,
         id,
-        released,
+    };
+    Keep::Exchange(Exchange { key, released })
+}
+
+/// A QoS 2 exchange that is to be kept no longer.
+pub(super) fn end_of_exchange(client: ClientId, direction: Direction, packet_id: u16, id: MessageId) -> Keep {
+    Keep::EndExchange(ExchangeKey {
+        client,
+        direction,
+        packet_id,
+        id,
     })
 }
 

@@ -9,13 +9,13 @@ use crate::model::delivery::Settled;
 use crate::model::id::MessageId;
 use crate::model::message::{Message, Qos};
 use crate::model::reason::Reason;
-use crate::model::session::{Direction, Keep};
+use crate::model::session::Direction;
 use crate::model::topic::Topic;
 use crate::mqtt::limits::Limit;
 use crate::mqtt::packet::{Ack, AckKind, Outgoing, Publish, Version};
 
 use super::gates::{Gate, refusal};
-use super::keep::Held;
+use super::keep::{Held, end_of_exchange};
 use super::reserved::is_reserved;
 use super::{Map, Now, Session, Step, Steps};
 
@@ -240,7 +240,7 @@ impl Session {
             return;
         }
         let id = known.id;
-        let end = |client| Keep::EndExchange(client, Direction::Received, id);
+        let end = |client| end_of_exchange(client, Direction::Received, packet_id, id);
         if self.keep(end, Held::PubComp(packet_id), steps).is_none() {
             self.released(packet_id, steps);
         }
@@ -276,7 +276,7 @@ impl Session {
             if refusal(result).is_some() && gate.qos == Qos::ExactlyOnce {
                 // [MQTT-4.3.3-9]: a refusal frees the identifier.
                 if let Some(Unreleased { id, .. }) = self.received.unreleased.remove(&gate.packet_id) {
-                    let end = |client| Keep::EndExchange(client, Direction::Received, id);
+                    let end = |client| end_of_exchange(client, Direction::Received, gate.packet_id, id);
                     self.keep(end, Held::Nothing, steps);
                 }
             }

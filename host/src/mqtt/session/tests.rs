@@ -246,9 +246,9 @@ fn show_keep(keep: &Keep) -> String {
         Keep::Session(SessionWrite::Ended { positions, .. }) => format!("ended {positions}"),
         Keep::Exchange(exchange) => {
             let released = if exchange.released { " released" } else { "" };
-            format!("{:?} {}{released}", exchange.direction, exchange.packet_id)
+            format!("{:?} {}{released}", exchange.key.direction, exchange.key.packet_id)
         }
-        Keep::EndExchange(_, direction, _) => format!("end {direction:?}"),
+        Keep::EndExchange(key) => format!("end {:?}", key.direction),
     }
 }
 

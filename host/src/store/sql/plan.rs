@@ -3,7 +3,7 @@
 
 use super::super::{Write, WriteKind};
 use crate::model::message::ClientId;
-use crate::model::session::SessionWrite;
+use crate::model::session::{Exchange, SessionWrite};
 
 /// Writes of one kind that are written together: their places in the batch.
 #[derive(Debug, PartialEq)]
@@ -56,9 +56,7 @@ fn same_row(left: &Write, right: &Write) -> bool {
         (Write::Retain(left), Write::Retain(right)) => left.topic == right.topic,
         (Write::Advance(left, _), Write::Advance(right, _)) => left == right,
         (Write::Client(left), Write::Client(right)) => left.client == right.client,
-        (Write::Exchange(left), Write::Exchange(right)) => {
-            (&left.client, left.direction, left.id) == (&right.client, right.direction, right.id)
-        }
+        (Write::Exchange(left), Write::Exchange(right)) => left.key == right.key,
         _ => false,
     }
 }
@@ -71,10 +69,8 @@ fn commute(left: &Write, right: &Write) -> bool {
         }
         (Write::Retain(message), Write::ClearRetained(topic, _))
         | (Write::ClearRetained(topic, _), Write::Retain(message)) => message.topic != *topic,
-        (Write::Exchange(exchange), Write::EndExchange(client, direction, id))
-        | (Write::EndExchange(client, direction, id), Write::Exchange(exchange)) => {
-            (&exchange.client, exchange.direction, exchange.id) != (client, *direction, *id)
-        }
+        (Write::Exchange(exchange), Write::EndExchange(ended))
+        | (Write::EndExchange(ended), Write::Exchange(exchange)) => exchange.key != *ended,
         (Write::Session(session), other) | (other, Write::Session(session)) => {
             touches(left) & touches(right) == 0 || owner(other).is_some_and(|owner| owner != session.client())
         }
@@ -88,8 +84,8 @@ fn commute(left: &Write, right: &Write) -> bool {
 fn owner(write: &Write) -> Option<&ClientId> {
     match write {
         Write::Advance(reader, _) | Write::Forget(reader) => Some(&reader.client),
-        Write::ForgetClient(client) | Write::EndExchange(client, ..) => Some(client),
-        Write::Exchange(exchange) => Some(&exchange.client),
+        Write::ForgetClient(client) => Some(client),
+        Write::EndExchange(key) | Write::Exchange(Exchange { key, .. }) => Some(&key.client),
         Write::Session(session) => Some(session.client()),
         _ => None,
     }

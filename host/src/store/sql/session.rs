@@ -12,7 +12,7 @@ use crate::model::event::seconds;
 use crate::model::id::MessageId;
 use crate::model::message::{ClientId, Qos, Subscription};
 use crate::model::properties::Properties;
-use crate::model::session::{Attached, Direction, Exchange, SavedSent, SavedSession, SessionWrite, Will};
+use crate::model::session::{Attached, Direction, Exchange, ExchangeKey, SavedSent, SavedSession, SessionWrite, Will};
 use crate::model::topic::{Filter, Topic};
 use crate::model::value::Value;
 use crate::store::{Error, Kind, Result, Write, Written};
@@ -91,8 +91,8 @@ impl Sessions {
             exchange: Rowed::new(dialect, &exchange(dialect), "(?, ?, ?, ?, ?)"),
             end_exchange: Rowed::new(
                 dialect,
-                "DELETE FROM mqtt_session_qos2 WHERE (clientid, direction, msgid) IN (VALUES {rows})",
-                "(?, ?, ?)",
+                "DELETE FROM mqtt_session_qos2 WHERE (clientid, direction, packetid, msgid) IN (VALUES {rows})",
+                "(?, ?, ?, ?)",
             ),
             of_client: one(&format!(
                 "SELECT id, {} FROM mqtt_session WHERE clientid = ?",
@@ -144,13 +144,13 @@ fn upsert(dialect: &Dialect, insert: &str, key: &str, columns: &[&'static str], 
 }
 
 fn exchange(dialect: &Dialect) -> String {
-    let changes = ["packetid", "released"].map(|column| Change {
-        column,
-        to: (dialect.incoming)(column),
-    });
+    let changes = [Change {
+        column: "released",
+        to: (dialect.incoming)("released"),
+    }];
     format!(
-        "INSERT INTO mqtt_session_qos2 (clientid, direction, msgid, packetid, released) VALUES {{rows}} {}",
-        (dialect.upsert)("clientid, direction, msgid", &changes, None)
+        "INSERT INTO mqtt_session_qos2 (clientid, direction, packetid, msgid, released) VALUES {{rows}} {}",
+        (dialect.upsert)("clientid, direction, packetid, msgid", &changes, None)
     )
 }
 
@@ -218,13 +218,18 @@ impl<D: Driver> SqlStore<D> {
     }
 
     pub(super) fn exchange_row(&self, exchange: &Exchange) -> Vec<Value> {
-        let [client, direction, id] = self.exchange_key(&exchange.client, exchange.direction, exchange.id);
-        let released = Value::Int(exchange.released.into());
-        vec![client, direction, id, Value::Int(exchange.packet_id.into()), released]
+        let mut row: Vec<Value> = self.exchange_key(&exchange.key).into();
+        row.push(Value::Int(exchange.released.into()));
+        row
     }
 
-    pub(super) fn exchange_key(&self, client: &ClientId, direction: Direction, id: MessageId) -> [Value; 3] {
-        [client.as_str().into(), Value::Int(direction as i64), self.form.id(id)]
+    pub(super) fn exchange_key(&self, key: &ExchangeKey) -> [Value; 4] {
+        [
+            key.client.as_str().into(),
+            Value::Int(key.direction as i64),
+            Value::Int(key.packet_id.into()),
+            self.form.id(key.id),
+        ]
     }
 
     pub(super) async fn clients(&self, verb: &'static str, sql: &Sql, params: Vec<Value>) -> Result<Vec<ClientId>> {

@@ -113,14 +113,11 @@ impl<D: Driver> SqlStore<D> {
             return Ok(());
         }
         for (at, write) in writes.iter().enumerate() {
-            let Write::Exchange(Exchange {
-                client, direction, id, ..
-            }) = write
-            else {
+            let Write::Exchange(Exchange { key, .. }) = write else {
                 continue;
             };
-            if *direction == Direction::Received && refused.contains(id) && !enders.contains_key(&at) {
-                let key = self.exchange_key(client, *direction, *id);
+            if key.direction == Direction::Received && refused.contains(&key.id) && !enders.contains_key(&at) {
+                let key = self.exchange_key(key);
                 let end = self.sql.sessions.end_exchange.single();
                 batch.transaction.run(end, key.into()).await?;
                 batch.answers[at] = Some(Err(Error::because(
@@ -207,7 +204,7 @@ impl<D: Driver> SqlStore<D> {
             Write::Advance(reader, place) => position_row(reader, *place),
             Write::Client(state) => client_row(state),
             Write::Exchange(exchange) => self.exchange_row(exchange),
-            Write::EndExchange(client, direction, id) => self.exchange_key(client, *direction, *id).into(),
+            Write::EndExchange(key) => self.exchange_key(key).into(),
             // Whatever form it was stored in, by us or by EMQ X.
             Write::Delete(_, message) => [IdFormat::Base62, IdFormat::Hex, IdFormat::Base64]
                 .map(|form| message.text(form).into())

@@ -53,6 +53,16 @@ const STEPS: &[&str] = &[
        packetid INTEGER NOT NULL, msgid TEXT NOT NULL, released INTEGER NOT NULL,
        created INTEGER DEFAULT (unixepoch()),
        UNIQUE (clientid, direction, msgid));",
+    // One message may be under way to a client under two packet identifiers.
+    "CREATE TABLE mqtt_session_qos2_anew (
+       id INTEGER PRIMARY KEY AUTOINCREMENT, clientid TEXT NOT NULL, direction INTEGER NOT NULL,
+       packetid INTEGER NOT NULL, msgid TEXT NOT NULL, released INTEGER NOT NULL,
+       created INTEGER DEFAULT (unixepoch()),
+       UNIQUE (clientid, direction, packetid, msgid));
+     INSERT INTO mqtt_session_qos2_anew SELECT id, clientid, direction, packetid, msgid, released, created
+       FROM mqtt_session_qos2;
+     DROP TABLE mqtt_session_qos2;
+     ALTER TABLE mqtt_session_qos2_anew RENAME TO mqtt_session_qos2;",
 ];
 
 /// Takes the steps that this file has not taken, all or none of them.
