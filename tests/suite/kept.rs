@@ -2,7 +2,7 @@
 
 use crate::harness::host::Host;
 use crate::harness::plain::{self, Connect, four, id};
-use crate::harness::raw::{Hello, Said};
+use crate::harness::raw::{Hello, Raw, Said};
 use crate::harness::{BOTH, Mqtt};
 
 const SESSIONS: &str = "select clientid from mqtt_session order by clientid";
@@ -290,4 +290,55 @@ async fn a_message_s_expiry_goes_on_over_a_crash() {
     let left = u32::from_be_bytes(left.try_into().expect("four bytes"));
     assert!((850..=900).contains(&left), "{left} s are left");
     app.receive("t/any time").await;
+}
+
+/// The payloads of the next messages, which are retained, with their packet identifiers.
+async fn retained(app: &mut Raw, count: usize) -> Vec<(String, u16)> {
+    let mut found = Vec::new();
+    while found.len() < count {
+        match app.next().await {
+            Said::Publish {
+                id,
+                payload,
+                retain: true,
+                ..
+            } => found.push((String::from_utf8_lossy(&payload).into_owned(), id)),
+            other => panic!("not a retained message: {other:?}"),
+        }
+    }
+    found.sort();
+    found
+}
+
+#[tokio::test]
+async fn retained_messages_that_were_under_way_in_a_crash_come_after_it_and_then_no_more() {
+    for mqtt in BOTH {
+        let mut host = Host::start().await;
+        let mut sensor = host.raw(Hello::clean(mqtt, "sensor")).await;
+        for (id, room) in [(1, "rooms/1"), (2, "rooms/2"), (3, "rooms/3")] {
+            sensor.retain(id, 1, room, room).await;
+            assert_eq!(sensor.next().await, Said::PubAck(id, 0));
+        }
+        let mut app = host.raw(Hello::persistent(mqtt, "app")).await;
+        app.ask_for("rooms/+", 1).await;
+        let found = retained(&mut app, 3).await;
+        // One of the three is acknowledged: a client cannot tell which of them the broker still knows of.
+        app.puback(found[0].1).await;
+        app.ping().await;
+        crash(&mut host).await;
+        let mut app = host.raw(Hello::persistent(mqtt, "app")).await;
+        assert!(app.session_present, "{mqtt:?}");
+        let found = retained(&mut app, 3).await;
+        let payloads: Vec<&str> = found.iter().map(|(payload, _)| payload.as_str()).collect();
+        assert_eq!(payloads, ["rooms/1", "rooms/2", "rooms/3"], "{mqtt:?}");
+        for (_, id) in &found {
+            app.puback(*id).await;
+        }
+        host.eventually("select owes_retained from mqtt_session_sub", &["0"])
+            .await;
+        crash(&mut host).await;
+        let mut app = host.raw(Hello::persistent(mqtt, "app")).await;
+        assert!(app.session_present, "{mqtt:?}");
+        assert_eq!(app.ping().await, [], "{mqtt:?}: it has them all");
+    }
 }

@@ -40,6 +40,8 @@ pub(super) struct Waiting {
     pub(super) until: Instant,
     /// The store keeps no session of this client.
     nothing_kept: bool,
+    /// Its session is to live longer than it was to so far, which must be in the store first.
+    lives_longer: bool,
 }
 
 impl Connection {
@@ -55,6 +57,7 @@ impl Connection {
             arrival,
             until: clock::instant() + PATIENCE,
             nothing_kept: false,
+            lives_longer: false,
         };
         if let Some(earlier) = self.waiting.replace(waiting) {
             self.turn_away(earlier);
@@ -75,7 +78,7 @@ impl Connection {
 
     /// Lets the client in that waits, unless the store has something to do or to say first.
     pub(super) async fn let_in(&mut self) {
-        let Some(waiting) = self.waiting.take() else { return };
+        let Some(mut waiting) = self.waiting.take() else { return };
         if self.session.is_none() && !waiting.nothing_kept {
             let ask = self.keeping == 0 && !self.loading;
             if !ask || self.broker.hooks.keeping().is_some() {
@@ -86,7 +89,16 @@ impl Connection {
                 return;
             }
         }
-        self.seat(*waiting.arrival).await;
+        let expiry_s = waiting.arrival.client.session_expiry_s;
+        self.act(|session, now, steps| waiting.lives_longer |= session.live_longer(expiry_s, now, steps));
+        self.carry_out().await;
+        if waiting.lives_longer && self.keeping > 0 {
+            self.waiting = Some(waiting);
+        } else if waiting.lives_longer && !self.session.as_ref().is_some_and(Session::is_saved) {
+            self.turn_away(waiting);
+        } else {
+            self.seat(*waiting.arrival).await;
+        }
     }
 
     /// The kept session has something that is due: a will, or its end.
@@ -133,11 +145,9 @@ impl Connection {
         self.session = Some(session);
         self.act(|session, now, steps| session.tick(now, steps));
         self.carry_out().await;
-        let starts_clean = self.waiting.as_ref().map(|waiting| waiting.arrival.connect.clean_start);
-        match starts_clean {
-            Some(true) => self.end_session().await,
-            Some(false) => {}
-            None => {}
+        let waiting = self.waiting.as_ref();
+        if waiting.is_some_and(|waiting| waiting.arrival.connect.clean_start) {
+            self.end_session().await;
         }
         self.delete_what_was_kept().await;
         if self.waiting.is_none() {

@@ -154,6 +154,7 @@ fn page(found: Vec<&Message>, scanned: Position, end: bool) -> Page {
         messages: found.into_iter().map(row).collect(),
         scanned,
         end,
+        ..Page::default()
     }
 }
 

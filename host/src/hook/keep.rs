@@ -9,22 +9,22 @@ use crate::store::Write;
 use crate::store::pool::Pool;
 
 use super::action::Action;
-use super::{Hooks, backlog};
+use super::{Hooks, reads};
 
 impl Hooks {
     /// What a session that its client comes back to reads of one of its subscriptions, without a new SUBSCRIBE
-    /// (`fetch_on_resume`, spec C10): the fetch rules answer, and no other.
+    /// (`fetch_on_resume`, spec C10): the rules that fetch messages answer, and no other.
     pub fn returned(&self, event: &Event) -> Vec<Effect> {
         let active = self.active.load();
         let Event::SessionSubscribed { client, subscription } = event else {
             return Vec::new();
         };
         let rules = active.matching(event.point(), event.topic());
-        let backlogs = rules.filter_map(|bound| match &bound.rule.action {
-            Action::Builtin(builtin) => backlog(*builtin, &bound.rule, client, subscription, &bound.pool, &active),
+        let reads = rules.filter_map(|bound| match &bound.rule.action {
+            Action::Builtin(builtin) => reads(*builtin, &bound.rule, client, subscription, &bound.pool, &active),
             Action::Statements(_) | Action::Commands(_) => None,
         });
-        backlogs.map(|backlog| Effect::Backlog(Box::new(backlog))).collect()
+        reads.collect()
     }
 
     /// Where sessions are kept, if anywhere.

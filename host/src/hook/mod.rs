@@ -118,13 +118,8 @@ impl Hooks {
             (Builtin::SubscribeLookup, Event::ClientConnected { .. }) => {
                 return Some(Effect::Lookup(rule.pool.clone()));
             }
-            (Builtin::RetainLookup, Event::SessionSubscribed { subscription, .. }) => {
-                let limit = pool.options().max_retained_fetch;
-                return Some(Effect::Retained(subscription.filter.clone(), rule.pool.clone(), limit));
-            }
             (_, Event::SessionSubscribed { client, subscription }) => {
-                return backlog(builtin, rule, client, subscription, pool, &self.active.load())
-                    .map(|it| Effect::Backlog(Box::new(it)));
+                return reads(builtin, rule, client, subscription, pool, &self.active.load());
             }
             (Builtin::ClientConnected, Event::ClientConnected { client }) => Write::Client(self.state(client, None)),
             (Builtin::ClientDisconnected, Event::ClientDisconnected { client, .. }) => {
@@ -216,6 +211,23 @@ fn reader(pool: &Pool, client: &ClientId, filter: &Filter, delivery: Delivery) -
         filter: filter.clone(),
         delivery,
     }
+}
+
+/// What a rule reads for a subscription: retained messages, or those that its client has missed.
+fn reads(
+    builtin: Builtin,
+    rule: &Rule,
+    client: &Client,
+    subscription: &Subscription,
+    pool: &Arc<Pool>,
+    active: &Active,
+) -> Option<Effect> {
+    if builtin == Builtin::RetainLookup {
+        let limit = pool.options().max_retained_fetch;
+        return Some(Effect::Retained(subscription.filter.clone(), rule.pool.clone(), limit));
+    }
+    let backlog = backlog(builtin, rule, client, subscription, pool, active)?;
+    Some(Effect::Backlog(Box::new(backlog)))
 }
 
 /// What a fetch rule reads for a subscription; nothing for QoS 0, shared subscriptions and, unless the pool

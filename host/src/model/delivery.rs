@@ -1,5 +1,6 @@
 //! What sessions, hooks and stores say to each other about storing and reading messages.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -103,6 +104,8 @@ pub struct Page {
     pub scanned: Position,
     /// Whether nothing was left behind `scanned` when it was read.
     pub end: bool,
+    /// Of retained messages those that the store has among the messages, too, and where.
+    pub places: HashMap<MessageId, Position>,
 }
 
 /// What became of a gated message.

@@ -150,6 +150,17 @@ impl Subscription {
             None => self.filter.to_string(),
         }
     }
+
+    /// Whether its SUBSCRIBE asks for retained messages, where the subscription `is_new` or not
+    /// ([MQTT-3.3.1-9] to [MQTT-3.3.1-11], 4.8.2).
+    pub fn asks_for_retained(&self, is_new: bool) -> bool {
+        let asks = match self.retain_handling {
+            0 => true,
+            1 => is_new,
+            _ => false,
+        };
+        asks && self.share.is_none()
+    }
 }
 
 /// A connected client, as hooks see it.

@@ -91,7 +91,9 @@ pub enum SessionWrite {
     /// Its will was published or is obsolete; from now on it is due then.
     WillDone(ClientId, Option<SystemTime>),
     /// The client subscribed, or subscribed again.
-    Subscribed(ClientId, Subscription),
+    Subscribed(ClientId, SavedSubscription),
+    /// The client has all retained messages that it asked for with this subscription: the filter as the client wrote it.
+    RetainedSent(ClientId, String),
     /// The client unsubscribed; the filter as the client wrote it, share prefix included.
     Unsubscribed(ClientId, String),
     /// The session is over: nothing of it is kept, nor its positions where so asked.
@@ -110,6 +112,7 @@ impl SessionWrite {
             Self::Attached(attached) => &attached.client,
             Self::WillDone(client, _)
             | Self::Subscribed(client, _)
+            | Self::RetainedSent(client, _)
             | Self::Unsubscribed(client, _)
             | Self::Left { client, .. }
             | Self::Ended { client, .. } => client,
@@ -162,6 +165,15 @@ pub struct SavedSent {
     pub message: Option<(Position, Message)>,
 }
 
+/// A subscription of a kept session.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SavedSubscription {
+    /// As its client asked for it.
+    pub subscription: Subscription,
+    /// The client has asked for retained messages with it and has not got them all.
+    pub owes_retained: bool,
+}
+
 /// A session as it was found in a store.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SavedSession {
@@ -170,7 +182,7 @@ pub struct SavedSession {
     /// When its client left; `None` where it was connected when the broker stopped.
     pub left_at: Option<SystemTime>,
     /// Its subscriptions, in the order in which they were made.
-    pub subscriptions: Vec<Subscription>,
+    pub subscriptions: Vec<SavedSubscription>,
     /// Received QoS 2 messages without PUBREL.
     pub received: Vec<(u16, MessageId)>,
     /// Sent QoS 2 messages without PUBCOMP, in the order in which they were sent.

@@ -1,7 +1,9 @@
 //! Sessions that survive a crash: what was written comes back, and what has ended is gone.
 
 use hookline::model::message::{Qos, Subscription};
-use hookline::model::session::{Attached, Direction, Exchange, ExchangeKey, SavedSession, SessionWrite, Will};
+use hookline::model::session::{
+    Attached, Direction, Exchange, ExchangeKey, SavedSession, SavedSubscription, SessionWrite, Will,
+};
 use hookline::model::topic::{Filter, Topic};
 use hookline::store::{Store, Write};
 
@@ -11,6 +13,7 @@ use hookline::model::delivery::Position;
 stories! {
     a_session_comes_back_as_it_was_written
     a_subscription_made_again_replaces_the_first
+    retained_messages_are_owed_until_they_were_sent
     a_session_that_ended_leaves_nothing
     sessions_that_a_crash_left_connected_have_left
     a_will_that_was_published_is_not_due_again
@@ -49,7 +52,18 @@ fn attach(attached: Attached) -> Write {
 }
 
 fn subscribed(client: &str, subscription: Subscription) -> Write {
-    Write::Session(SessionWrite::Subscribed(client.into(), subscription))
+    let owes_retained = subscription.asks_for_retained(true);
+    let saved = SavedSubscription {
+        subscription,
+        owes_retained,
+    };
+    Write::Session(SessionWrite::Subscribed(client.into(), saved))
+}
+
+/// Subscriptions, and which of them wait for retained messages.
+fn subscriptions(saved: SavedSession) -> Vec<(Subscription, bool)> {
+    let subscription = |saved: SavedSubscription| (saved.subscription, saved.owes_retained);
+    saved.subscriptions.into_iter().map(subscription).collect()
 }
 
 fn plain(filter: &str, qos: Qos) -> Subscription {
@@ -127,7 +141,7 @@ async fn a_session_comes_back_as_it_was_written(store: &dyn Store) {
     let saved = saved(store, "c").await;
     assert_eq!(saved.attached, attached);
     assert_eq!(saved.left_at, None);
-    assert_eq!(saved.subscriptions, [shared, own]);
+    assert_eq!(subscriptions(saved.clone()), [(shared, false), (own, true)]);
     assert_eq!(saved.received, [(7, message(9, "t").id)]);
     let sent: Vec<_> = saved.sent.iter().map(|sent| (sent.packet_id, sent.released)).collect();
     assert_eq!(sent, [(65_535, false), (2, true)]);
@@ -152,7 +166,23 @@ async fn a_subscription_made_again_replaces_the_first(store: &dyn Store) {
         ],
     )
     .await;
-    assert_eq!(saved(store, "c").await.subscriptions, [again]);
+    assert_eq!(subscriptions(saved(store, "c").await), [(again, true)]);
+}
+
+async fn retained_messages_are_owed_until_they_were_sent(store: &dyn Store) {
+    let sent = |filter: &str| Write::Session(SessionWrite::RetainedSent("c".into(), filter.to_owned()));
+    let (t, u) = (plain("t", Qos::AtLeastOnce), plain("u/#", Qos::AtLeastOnce));
+    let made = [
+        attach(attached("c")),
+        subscribed("c", t.clone()),
+        subscribed("c", u.clone()),
+    ];
+    write(store, made.into_iter().chain([sent("u/#")])).await;
+    let found = subscriptions(saved(store, "c").await);
+    assert_eq!(found, [(t.clone(), true), (u.clone(), false)]);
+    write(store, [subscribed("c", u.clone()), sent("t"), sent("nothing")]).await;
+    let found = subscriptions(saved(store, "c").await);
+    assert_eq!(found, [(t, false), (u, true)], "it has asked once more");
 }
 
 async fn a_session_that_ended_leaves_nothing(store: &dyn Store) {

@@ -337,6 +337,36 @@ fn a_subscription_whose_connection_went_before_its_rules_ran_is_read_when_it_is_
 }
 
 #[test]
+fn a_session_that_is_to_live_longer_does_so_when_its_client_hears_of_it() {
+    let for_20_s = Hello {
+        expiry_s: 20,
+        ..Hello::persistent()
+    };
+    nothing_is_wrong(&Scenario {
+        durable: true,
+        batch_size: 1,
+        ..scenario(
+            &[true],
+            windows(5, 5),
+            vec![
+                Step::Connect(0, Hello::persistent()),
+                Step::Rest(10),
+                Step::Subscribe(0, "a/x", 2),
+                Step::Rest(200),
+                Step::Connect(0, for_20_s),
+                Step::Turns(6),
+                Step::Publish(0, post("a/x", 1, false, 8)),
+                Step::Connect(0, Hello::persistent()),
+                weather(0, Mood::Flaky),
+                Step::Turns(5),
+                Step::Crash,
+                Step::Rest(40_000),
+            ],
+        )
+    });
+}
+
+#[test]
 fn a_question_that_a_stop_cuts_short_is_no_answer() {
     for durable in [false, true] {
         nothing_is_wrong(&Scenario {

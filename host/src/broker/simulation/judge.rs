@@ -47,6 +47,7 @@ struct Published {
     from: Who,
     topic: &'static str,
     qos: u8,
+    retain: bool,
     accepted: bool,
     /// Its publisher was told that it was not taken; what became of it nobody knows.
     refused: bool,
@@ -78,15 +79,21 @@ struct Person {
     name: String,
     /// Filters with a SUBACK, and the QoS that was granted.
     subscriptions: BTreeMap<&'static str, u8>,
-    /// Every filter that was ever asked for in this session.
-    asked: BTreeSet<&'static str>,
+    /// Every filter that was ever asked for in this session, and how often.
+    asked: BTreeMap<&'static str, usize>,
     /// Every filter that was ever asked for.
     ever_asked: BTreeSet<&'static str>,
+    /// It came back to its session after a crash, and has not subscribed since.
+    is_restored: bool,
     /// What it must see, and through which filters.
     owed: BTreeMap<u32, BTreeSet<&'static str>>,
     seen: BTreeSet<u32>,
-    /// How often it got messages of QoS 2 in this session.
+    /// What was retained when it subscribed and it must see while nothing newer is, and through which filters.
+    owed_retained: BTreeMap<u32, BTreeSet<&'static str>>,
+    /// How often it got messages of QoS 2 in this session, live or as what it had missed.
     exactly: BTreeMap<u32, usize>,
+    /// How often it got retained messages of QoS 2 in this session.
+    exactly_retained: BTreeMap<u32, usize>,
     /// The last first delivery by publisher, topic and QoS.
     last: BTreeMap<(Who, &'static str, u8), u32>,
     will: Option<u32>,
@@ -171,6 +178,7 @@ impl Judge {
             from: who,
             topic: words.topic,
             qos: words.qos,
+            retain: false,
             accepted: false,
             refused: false,
             resent: false,
@@ -237,11 +245,14 @@ impl Judge {
                         .map(|(filter, qos)| (*filter, *qos))
                         .collect();
                     person.exactly.clear();
+                    person.exactly_retained.clear();
+                    person.owed_retained.clear();
                     person.asked.clear();
                 }
                 _ => person.forget(),
             }
         }
+        person.is_restored = present && (person.is_restored || matches!(life, Life::Gone(_)));
         person.life = Life::Online(Duration::from_secs(hello.expiry_s.into()));
         let expired = !present;
         self.check(!(present && must_not), "Session Present is never falsely 1", || {
@@ -427,8 +438,9 @@ impl Judge {
 
     pub(super) fn subscribes(&mut self, who: Who, filter: &'static str, qos: u8) {
         let person = &mut self.people[who];
-        person.asked.insert(filter);
+        *person.asked.entry(filter).or_default() += 1;
         person.ever_asked.insert(filter);
+        person.is_restored = false;
         if qos == 0 {
             person.leave(filter);
         }
@@ -440,10 +452,11 @@ impl Judge {
         self.check(is_kept, "SUBACK waits for the subscription's row", || {
             format!("{} could lose its subscription to {filter}, QoS {qos}", name(who))
         });
-        let person = &mut self.people[who];
         if qos == 0 {
             return;
         }
+        self.owe_retained(who, filter, store);
+        let person = &mut self.people[who];
         person.subscriptions.insert(filter, qos);
         let lives_on = matches!(person.life, Life::Online(expiry) if !expiry.is_zero());
         let (name, known) = (person.name.clone(), store.knows_reader(&person.name, filter));
@@ -465,6 +478,7 @@ impl Judge {
             from: who,
             topic: post.topic,
             qos: post.qos,
+            retain: post.retain,
             accepted: false,
             refused: false,
             resent: false,
@@ -473,7 +487,27 @@ impl Judge {
             delay: Duration::ZERO,
         });
         self.owe(number);
+        if post.retain {
+            let published = &self.published;
+            let is_other = |number: &u32| published[*number as usize].topic != post.topic;
+            for person in &mut self.people {
+                person.owed_retained.retain(|number, _| is_other(number));
+            }
+        }
         number
+    }
+
+    /// Whoever has subscribed must see what is retained, unless something newer is before it was sent.
+    fn owe_retained(&mut self, who: Who, filter: &'static str, store: &Memory) {
+        for payload in store.retained_for(filter) {
+            let number: u32 = payload.parse().expect("payloads are numbers");
+            let Published { topic, qos, .. } = self.published[number as usize];
+            let mut newer = self.published[number as usize + 1..].iter();
+            let person = &mut self.people[who];
+            if qos > 0 && !person.seen.contains(&number) && !newer.any(|it| it.retain && it.topic == topic) {
+                person.owed_retained.entry(number).or_default().insert(filter);
+            }
+        }
     }
 
     /// A client sends a message again.
@@ -529,25 +563,30 @@ impl Judge {
             .any(|filter| matches(filter, parcel.topic.as_str()));
         let is_first = person.seen.insert(number);
         if parcel.qos == 0 {
-            person.owed.remove(&number);
+            person.has(number);
         }
         let mut times = 0;
-        if parcel.qos == 2 && anew && !parcel.retain {
-            let times_before = person.exactly.entry(number).or_default();
+        if parcel.qos == 2 && anew {
+            let exactly = match parcel.retain {
+                true => &mut person.exactly_retained,
+                false => &mut person.exactly,
+            };
+            let times_before = exactly.entry(number).or_default();
             *times_before += 1;
             times = *times_before;
         }
-        // Overlapping subscriptions may get a copy each (3.3.5).
-        let copies = person
-            .asked
-            .iter()
-            .filter(|filter| matches(filter, topic))
-            .count()
-            .max(1);
+        // Overlapping subscriptions may get a copy each (3.3.5), and every SUBSCRIBE brings what is retained.
+        let asked = person.asked.iter().filter(|(filter, _)| matches(filter, topic));
+        let copies = match parcel.retain {
+            true => asked.map(|(_, times)| *times).sum(),
+            false => asked.count().max(1),
+        };
         let mut newest = None;
         // MQTT 3 knows no refusal: its client sends again, and that is another message.
         let disturbed = store.has_refused(&parcel.payload) || may_be_refused;
-        if is_first && !parcel.retain && will.is_none() && !disturbed && !is_resent {
+        // Whoever subscribes gets what is retained now before what it has not read.
+        let out_of_line = parcel.retain && !person.is_restored;
+        if is_first && !out_of_line && will.is_none() && !disturbed && !is_resent {
             newest = person.last.insert((from, topic, qos), number);
         }
         self.check(
@@ -599,7 +638,7 @@ impl Judge {
 
     /// A client has acknowledged a message; before that it may ask for it once more.
     pub(super) fn acknowledged(&mut self, who: Who, number: u32) {
-        self.people[who].owed.remove(&number);
+        self.people[who].has(number);
     }
 
     /// What somebody must still see.
@@ -610,7 +649,8 @@ impl Judge {
             must && !(message.will.is_some() && store.has_refused(&number.to_string()))
         };
         self.people.iter().find_map(|person| {
-            let owed = person.owed.keys().copied().find(|number| is_firm(*number))?;
+            let mut owed = person.owed.keys().chain(person.owed_retained.keys()).copied();
+            let owed = owed.find(|number| is_firm(*number))?;
             Some((person.name.clone(), owed))
         })
     }
@@ -660,16 +700,26 @@ impl Person {
         self.subscriptions.clear();
         self.asked.clear();
         self.owed.clear();
+        self.owed_retained.clear();
         self.exactly.clear();
+        self.exactly_retained.clear();
     }
 
     /// The subscription is over, and so is what only it was owed.
     fn leave(&mut self, filter: &'static str) {
         self.subscriptions.remove(filter);
-        self.owed.retain(|_, through| {
-            through.remove(filter);
-            !through.is_empty()
-        });
+        for owed in [&mut self.owed, &mut self.owed_retained] {
+            owed.retain(|_, through| {
+                through.remove(filter);
+                !through.is_empty()
+            });
+        }
+    }
+
+    /// It has seen the message.
+    fn has(&mut self, number: u32) {
+        self.owed.remove(&number);
+        self.owed_retained.remove(&number);
     }
 }
 

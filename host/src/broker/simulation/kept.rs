@@ -5,16 +5,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::model::delivery::Position;
 use crate::model::id::MessageId;
-use crate::model::message::{ClientId, Message, Subscription};
+use crate::model::message::{ClientId, Message};
 use crate::model::session::{
-    Attached, Direction, Exchange, ExchangeKey, SavedSent, SavedSession, SessionWrite, Will, session_expiry, will_delay,
+    Attached, Direction, Exchange, ExchangeKey, SavedSent, SavedSession, SavedSubscription, SessionWrite, Will,
+    session_expiry, will_delay,
 };
 
 /// Every kept session, by client.
 #[derive(Default)]
 pub(super) struct Kept {
     sessions: BTreeMap<ClientId, Row>,
-    subscriptions: BTreeMap<ClientId, Vec<Subscription>>,
+    subscriptions: BTreeMap<ClientId, Vec<SavedSubscription>>,
     exchanges: BTreeMap<ClientId, Vec<Exchange>>,
 }
 
@@ -57,17 +58,23 @@ impl Kept {
                     row.due = due.map(up);
                 }
             }
-            SessionWrite::Subscribed(client, subscription) => {
+            SessionWrite::Subscribed(client, saved) => {
                 let all = self.subscriptions.entry(client.clone()).or_default();
-                let name = subscription.full_filter();
-                match all.iter_mut().find(|known| known.full_filter() == name) {
-                    Some(known) => known.clone_from(subscription),
-                    None => all.push(subscription.clone()),
+                let name = saved.subscription.full_filter();
+                match all.iter_mut().find(|known| known.subscription.full_filter() == name) {
+                    Some(known) => known.clone_from(saved),
+                    None => all.push(saved.clone()),
+                }
+            }
+            SessionWrite::RetainedSent(client, filter) => {
+                let all = self.subscriptions.get_mut(client).into_iter().flatten();
+                for known in all.filter(|known| known.subscription.full_filter() == *filter) {
+                    known.owes_retained = false;
                 }
             }
             SessionWrite::Unsubscribed(client, filter) => {
                 if let Some(all) = self.subscriptions.get_mut(client) {
-                    all.retain(|known| known.full_filter() != *filter);
+                    all.retain(|known| known.subscription.full_filter() != *filter);
                 }
             }
             SessionWrite::Ended { client, .. } => {
@@ -122,8 +129,8 @@ impl Kept {
     /// Whether this subscription is kept with this QoS.
     pub(super) fn has_subscription(&self, client: &ClientId, filter: &str, qos: u8) -> bool {
         let all = self.subscriptions.get(client).map_or(&[][..], Vec::as_slice);
-        all.iter()
-            .any(|known| known.full_filter() == filter && known.qos as u8 == qos)
+        let mut all = all.iter().map(|known| &known.subscription);
+        all.any(|known| known.full_filter() == filter && known.qos as u8 == qos)
     }
 
     /// The exchanges that are kept under this packet identifier.

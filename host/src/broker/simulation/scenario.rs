@@ -202,7 +202,13 @@ impl Scenario {
         let scene_at = draw.random.random_bool(0.3).then(|| draw.random.random_range(0..count));
         for at in 0..count {
             match scene_at {
-                Some(scene_at) if scene_at == at => scenario.steps.extend(draw.withheld()),
+                Some(scene_at) if scene_at == at => {
+                    let scene = match draw.random.random_bool(0.7) {
+                        true => draw.withheld(),
+                        false => draw.retained(),
+                    };
+                    scenario.steps.extend(scene);
+                }
                 _ => scenario.steps.push(draw.step()),
             }
         }
@@ -315,6 +321,42 @@ impl Draw {
         ));
         let hello = self.hello(0.0);
         steps.extend([Step::Rest(200), Step::Connect(who, hello)]);
+        steps
+    }
+
+    /// The same with messages that are retained before their reader subscribes.
+    fn retained(&mut self) -> Vec<Step> {
+        let (who, from) = (self.someone(), self.someone());
+        let qos = pick(&mut self.random, &[1, 2, 2]);
+        let hello = Hello {
+            expiry_s: 3600,
+            keep_alive_s: 0,
+            receive_max: pick(&mut self.random, &[2, u16::MAX]),
+            pipe_bytes: 4096,
+            ..self.hello(0.0)
+        };
+        let mut steps = vec![Step::Store(Weather::default()), Step::Connect(who, hello)];
+        let post = |topic| Post {
+            topic,
+            qos,
+            retain: true,
+            count: 1,
+        };
+        steps.extend(TOPICS.map(|topic| Step::Publish(from, post(topic))));
+        steps.extend([
+            Step::Rest(200),
+            Step::Acknowledge(who, Habit::Never),
+            Step::Subscribe(who, pick(&mut self.random, &["#", "+/x"]), qos),
+            Step::Rest(200),
+        ]);
+        for _ in 0..self.random.random_range(0..=qos) {
+            steps.extend([Step::Answer(who, Order::Newest), Step::Rest(200)]);
+        }
+        steps.push(pick(&mut self.random, &[Step::Crash, Step::Crash, Step::Cut(who)]));
+        let hello = self.hello(0.0);
+        // Long enough to leave memory where it was cut, or not.
+        let rest = pick(&mut self.random, &[200, 7000]);
+        steps.extend([Step::Rest(rest), Step::Connect(who, hello)]);
         steps
     }
 

@@ -115,6 +115,15 @@ impl Memory {
         !self.fate.lock().refused.is_empty()
     }
 
+    /// The payloads of the retained messages that match.
+    pub(super) fn retained_for(&self, filter: &str) -> Vec<String> {
+        let filter = Filter::new(filter.to_owned()).expect("a good filter");
+        let rows = self.rows.lock();
+        let matching = rows.retained.iter().filter(|(topic, _)| filter.matches(topic));
+        let payload = |message: &Message| String::from_utf8_lossy(&message.payload).into_owned();
+        matching.map(|(_, (_, message))| payload(message)).collect()
+    }
+
     /// Whether it is known how far this client has read through this filter.
     pub(super) fn knows_reader(&self, client: &str, filter: &str) -> bool {
         let key = (ClientId::from(client), filter.to_owned());
@@ -274,7 +283,11 @@ impl Store for Memory {
                 .filter(|(place, _)| *place > window.after.0)
                 .collect();
             all.sort_by_key(|(place, _)| *place);
-            page(all.into_iter(), filter, window, look)
+            let mut page = page(all.into_iter(), filter, window, look);
+            let ids = page.messages.iter().map(|(_, message)| message.id);
+            let places = ids.filter_map(|id| Some((id, Position(*rows.places.get(&id)?))));
+            page.places = places.collect();
+            page
         })
         .await
     }
@@ -427,6 +440,7 @@ fn page<'a>(rows: impl Iterator<Item = (u128, &'a Message)>, filter: &Filter, wi
         messages: Vec::new(),
         scanned: window.after,
         end: true,
+        ..Page::default()
     };
     let now = clock::wall();
     for (looked, (place, message)) in rows.enumerate() {

@@ -90,6 +90,7 @@ impl Session {
             outbound: Default::default(),
             subscriptions: Default::default(),
             readers: Default::default(),
+            rounds: Default::default(),
             positions_due: None,
             next_read: 0,
             keeper: Default::default(),

@@ -15,11 +15,15 @@ use crate::model::topic::Topic;
 
 use super::keep::{Held, end_of_exchange, exchange};
 use super::outbound::{Delivery, Outbound, Sent, Stage, release};
+use super::retained::RoundKey;
 use super::{Now, Session, Steps};
 
 /// Ended exchanges that wait for a position to pass them. With so many, nothing new is sent: the client leaves an
 /// old message unacknowledged.
 const FINISHED_MAX: usize = 10_000;
+
+/// With so many, none waits for the end of a SUBSCRIBE's retained messages any more.
+const REMEMBERED_FOR_ROUNDS_MAX: usize = FINISHED_MAX / 2;
 
 /// What is kept of a sent message, beside its packet identifier.
 #[derive(Clone, Debug)]
@@ -31,6 +35,8 @@ pub(super) struct Trace {
     topic: Option<Topic>,
     /// Where it lies in that pool, if it does.
     place: Option<Position>,
+    /// A retained message may be read again while this round or one before it has not ended.
+    round: Option<RoundKey>,
 }
 
 /// The exchanges that the client has ended or half ended.
@@ -54,7 +60,7 @@ impl Exchanges {
 }
 
 impl Trace {
-    fn of(delivery: &Delivery, pool: &PoolName) -> Self {
+    fn of(delivery: &Delivery, pool: &PoolName, round: Option<RoundKey>) -> Self {
         let message = delivery.message();
         let stored = delivery.run.stored_in(pool);
         let place = stored.map(|stored| stored.place(delivery.index, message.id));
@@ -66,6 +72,7 @@ impl Trace {
                 Some(Place::At(position)) => Some(position),
                 Some(Place::Pending | Place::Nowhere) | None => None,
             },
+            round: round.filter(|_| message.retain),
         }
     }
 }
@@ -79,8 +86,8 @@ impl Sent {
 
 impl Outbound {
     /// What was found in a store, in the order in which it was sent. The deliveries get their terms from the
-    /// subscriptions later.
-    pub(super) fn restore(&mut self, found: Vec<SavedSent>, pool: &PoolName) {
+    /// subscriptions later. `round` is the latest one that was found with them.
+    pub(super) fn restore(&mut self, found: Vec<SavedSent>, pool: &PoolName, round: Option<RoundKey>) {
         for SavedSent {
             packet_id,
             id,
@@ -95,6 +102,8 @@ impl Outbound {
             }
             let place = message.as_ref().map(|(place, _)| *place);
             let topic = message.as_ref().map(|(_, message)| message.topic.clone());
+            let may_be_retained = message.as_ref().is_none_or(|(_, message)| message.retain);
+            let round = round.filter(|_| may_be_retained);
             let delivery = message.filter(|_| !released).map(|(place, message)| {
                 let stored = Stored::new(pool.clone(), std::iter::once(true));
                 stored.settle_at(0, place);
@@ -105,6 +114,7 @@ impl Outbound {
                     retain: false,
                     identifiers: Arc::default(),
                     readers: Default::default(),
+                    round: None,
                     share: None,
                 }
             });
@@ -123,8 +133,15 @@ impl Outbound {
                 pool: pool.clone(),
                 topic,
                 place,
+                round,
             });
         }
+    }
+
+    /// Whether this message of QoS 2 is under way to the client, or was and is remembered.
+    pub(super) fn has_begun(&self, id: MessageId) -> bool {
+        let mut sent = self.sent.values().filter(|sent| sent.qos == Qos::ExactlyOnce);
+        self.exchanges.has(id) || sent.any(|sent| sent.message_id() == Some(id))
     }
 
     /// Whether an exchange of this message goes on under this packet identifier.
@@ -198,7 +215,7 @@ impl Session {
         };
         let delivery = sent.delivery.take();
         if let (Some(pool), Some(delivery)) = (&pool, &delivery) {
-            sent.trace = Some(Trace::of(delivery, pool));
+            sent.trace = Some(Trace::of(delivery, pool, self.rounds.latest()));
         }
         // Kept, now or when the session was restored.
         let id = sent.trace.as_ref().map(|trace| trace.id);
@@ -256,10 +273,12 @@ impl Session {
     /// Ends the exchanges that no reader can find unread any more, in the store too. Those of a session that is kept no
     /// longer are still known here until then: its readers read what they would read anyway.
     pub(super) fn end_exchanges(&mut self, steps: &mut Steps) {
+        // Who has so many retained messages of QoS 2 gets some of them twice after a crash, and goes on.
+        let is_crowded = self.outbound.exchanges.finished.len() >= REMEMBERED_FOR_ROUNDS_MAX;
         for (packet_id, trace) in std::mem::take(&mut self.outbound.exchanges.finished) {
             let lies = trace.topic.as_ref().zip(trace.place);
             let passed = lies.is_none_or(|(topic, place)| self.readers.have_passed(&trace.pool, topic, place));
-            if !passed {
+            if !passed || !(is_crowded || self.rounds.have_ended(trace.round)) {
                 self.outbound.exchanges.finished.push_back((packet_id, trace));
                 continue;
             }

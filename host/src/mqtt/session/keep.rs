@@ -7,10 +7,11 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::model::delivery::PoolName;
 use crate::model::event::Event;
 use crate::model::id::MessageId;
-use crate::model::message::{ClientId, Subscription};
+use crate::model::message::{Client, ClientId, Subscription};
 use crate::model::reason::Reason;
 use crate::model::session::{
-    Attached, Direction, Exchange, ExchangeKey, Keep, Keeping, SavedSession, SessionWrite, session_expiry, will_delay,
+    Attached, Direction, Exchange, ExchangeKey, Keep, Keeping, SavedSession, SavedSubscription, SessionWrite,
+    session_expiry, will_delay,
 };
 use crate::mqtt::limits::Limits;
 use crate::mqtt::packet::{Outgoing, Version};
@@ -98,13 +99,41 @@ impl Session {
         });
         session.expires_at = session_expiry(expiry_s).map(at);
         session.received.restore(saved.received);
-        session.outbound.restore(saved.sent, &keeping.pool);
-        session.subscriptions.restore(saved.subscriptions);
+        for saved in saved.subscriptions {
+            let filter = saved.subscription.full_filter();
+            let sub = session.subscriptions.restore(saved.subscription);
+            if saved.owes_retained {
+                session.rounds.begin(sub, filter, true);
+            }
+        }
+        session
+            .outbound
+            .restore(saved.sent, &keeping.pool, session.rounds.latest());
         session.give_terms();
         session.keeper.at = Some(keeping.clone());
         session.keeper.seen = Some(keeping);
         session.is_restored = true;
         session
+    }
+
+    /// Whether the store has all of it, as far as it has answered.
+    pub fn is_saved(&self) -> bool {
+        self.is_kept() && !self.keeper.unsaved
+    }
+
+    /// Its client comes back, for a longer Session Expiry Interval than before: a client that was told so must find its
+    /// session even after a crash. Answers whether that has to be written first.
+    pub fn live_longer(&mut self, expiry_s: u32, now: &mut Now<'_>, steps: &mut Steps) -> bool {
+        if !self.is_kept() || expiry_s <= self.client.session_expiry_s {
+            return false;
+        }
+        self.client = Arc::new(Client {
+            session_expiry_s: expiry_s,
+            ..Client::clone(&self.client)
+        });
+        self.expires_at = session_expiry(expiry_s).map(|expiry| now.instant + expiry);
+        self.settle_down(now, steps);
+        self.is_kept()
     }
 
     /// What was sent before a crash is sent again as it was: on the terms of the subscriptions.
@@ -234,8 +263,13 @@ impl Session {
 
     /// Everything but the row of the session itself. Writing what is there already changes nothing.
     fn keep_all(&mut self, steps: &mut Steps) {
-        for subscription in self.subscriptions.own() {
-            self.keep(|client| subscribed(client, subscription), Held::Nothing, steps);
+        for (sub, subscription) in self.subscriptions.own() {
+            let owes_retained = self.rounds.of(sub).is_some();
+            self.keep(
+                |client| subscribed(client, subscription, owes_retained),
+                Held::Nothing,
+                steps,
+            );
         }
         for (packet_id, id) in self.received.unreleased() {
             let exchange = |client| exchange(client, Direction::Received, packet_id, id, false);
@@ -308,8 +342,12 @@ impl Session {
 }
 
 /// A subscription that is to be kept.
-pub(super) fn subscribed(client: ClientId, subscription: Subscription) -> Keep {
-    Keep::Session(SessionWrite::Subscribed(client, subscription))
+pub(super) fn subscribed(client: ClientId, subscription: Subscription, owes_retained: bool) -> Keep {
+    let saved = SavedSubscription {
+        subscription,
+        owes_retained,
+    };
+    Keep::Session(SessionWrite::Subscribed(client, saved))
 }
 
 /// A subscription that is kept no longer.

@@ -170,6 +170,7 @@ impl Session {
             retain: terms.keep_retain && message.retain,
             identifiers: Arc::clone(&terms.identifiers),
             readers: if qos > Qos::AtMostOnce { stored } else { SmallVec::new() },
+            round: None,
             share: terms.share.clone(),
         }
     }
@@ -206,6 +207,7 @@ impl Session {
 
     fn deliver_or_hold(&mut self, delivery: Delivery, subs: &[SubId], now: &mut Now<'_>, steps: &mut Steps) {
         let (len_max, bytes_max) = (self.limits.queue_len_max, self.limits.queue_bytes_max);
+        let is_away = self.link.is_none();
         let replay = subs.iter().find_map(|sub| {
             let known = self.subscriptions.subs.get(sub)?;
             known.replay.as_ref().map(|_| *sub)
@@ -234,6 +236,10 @@ impl Session {
             }
             return self.enqueue_or_defer(delivery, now, steps);
         }
+        let delivery = match is_away && !is_stored {
+            true => delivery.detached(),
+            false => delivery,
+        };
         match replay.hold.push(delivery, len_max, bytes_max) {
             Ok(()) => {}
             Err(_) if is_stored => {

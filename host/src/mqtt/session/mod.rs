@@ -15,6 +15,7 @@ mod report;
 mod resend;
 mod reserved;
 mod rest;
+mod retained;
 mod subscribe;
 mod watermark;
 
@@ -43,6 +44,7 @@ use publish::Received;
 use reader::Readers;
 pub use report::Depth;
 pub use reserved::is_reserved;
+use retained::Rounds;
 use subscribe::Subscriptions;
 
 /// A map by numbers that are ours or the protocol's 16 bits. Its order is the same in every run.
@@ -215,6 +217,7 @@ pub struct Session {
     outbound: Outbound,
     subscriptions: Subscriptions,
     readers: Readers,
+    rounds: Rounds,
     positions_due: Option<Instant>,
     next_read: ReadId,
     keeper: Keeper,
@@ -381,6 +384,7 @@ impl Session {
             self.positions_later(now);
         }
         // Behind the positions: what they have not passed must still be known after a crash.
+        self.end_rounds(steps);
         self.end_exchanges(steps);
     }
 }

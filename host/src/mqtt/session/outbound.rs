@@ -18,6 +18,7 @@ use crate::mqtt::packet::{Ack, AckKind, Copy, Outgoing};
 
 use super::exchange::{Exchanges, Trace};
 use super::reader::ReaderKey;
+use super::retained::RoundKey;
 use super::{Map, Now, Session, Step, Steps};
 
 /// One message for this client, before it has a packet identifier.
@@ -30,6 +31,8 @@ pub(super) struct Delivery {
     pub(super) identifiers: Arc<[u32]>,
     /// The readers whose positions its acknowledgement moves.
     pub(super) readers: SmallVec<[ReaderKey; 1]>,
+    /// Of which round it is, where it is a retained message.
+    pub(super) round: Option<RoundKey>,
     /// The whole filter of the shared subscription that it belongs to: its group.
     pub(super) share: Option<Arc<str>>,
 }
@@ -37,6 +40,12 @@ pub(super) struct Delivery {
 impl Delivery {
     pub(super) fn message(&self) -> &Message {
         &self.run.messages[self.index]
+    }
+
+    /// What waits for an absent client must not keep the publisher's buffer; a stored copy has its own.
+    pub(super) fn detached(self) -> Self {
+        let run = Arc::new(Run::new(vec![self.message().detached()], Vec::new()));
+        Self { run, index: 0, ..self }
     }
 }
 
@@ -259,21 +268,12 @@ impl Session {
             steps.push_back(Step::Offer(Arc::clone(group)));
         }
         self.readers.follow(&delivery);
-        self.outbound.push(self.detached(delivery));
+        let delivery = match self.link.is_none() && delivery.readers.is_empty() {
+            true => delivery.detached(),
+            false => delivery,
+        };
+        self.outbound.push(delivery);
         Enqueued::Done
-    }
-
-    /// What is queued for an absent client must not keep the publisher's buffer; a stored copy has its own.
-    fn detached(&self, delivery: Delivery) -> Delivery {
-        if self.link.is_some() || !delivery.readers.is_empty() {
-            return delivery;
-        }
-        let run = Arc::new(Run::new(vec![delivery.message().detached()], Vec::new()));
-        Delivery {
-            run,
-            index: 0,
-            ..delivery
-        }
     }
 
     /// Sends what waits as far as the window goes, then lets replays read on.
@@ -338,7 +338,13 @@ impl Session {
     /// A message that is never sent must not hold its readers' positions.
     pub(super) fn count_as_done(&mut self, delivery: &Delivery, now: &Now<'_>) {
         self.readers.follow(delivery);
-        if self.readers.acked(delivery) {
+        self.acked_for_readers(delivery, now);
+    }
+
+    /// The client has the message: positions may move, and what is retained may have been sent.
+    fn acked_for_readers(&mut self, delivery: &Delivery, now: &Now<'_>) {
+        let moves = self.readers.acked(delivery);
+        if self.rounds.acked(delivery.round) || moves {
             self.positions_later(now.instant);
         }
     }
@@ -380,9 +386,7 @@ impl Session {
             };
             steps.push_back(Step::Fire(event));
         }
-        if self.readers.acked(&delivery) {
-            self.positions_later(now.instant);
-        }
+        self.acked_for_readers(&delivery, now);
     }
 }
 

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use crate::model::delivery::{Page, PoolName, Position, Run, Stored};
 use crate::model::id::MessageId;
-use crate::model::message::Message;
+use crate::model::message::{Message, Qos};
 
 use super::outbound::{Delivery, Enqueued};
 use super::reader::ReaderKey;
@@ -44,53 +44,82 @@ impl Session {
             (None, _) | (Some(From::Retained(..)), None) => {}
             (Some(From::Backlog(key, _)), None) => self.give_up(sub, key),
             (Some(From::Retained(pool, _, left)), Some(page)) => {
-                let left = left.saturating_sub(page.messages.len());
-                if !page.end && left > 0 {
-                    replay.sources.push_front(From::Retained(pool, page.scanned, left));
+                let sent = self.send_retained(sub, pool.as_ref(), &page, now, steps);
+                let left = left.saturating_sub(sent);
+                let (after, end) = match page.messages.get(sent) {
+                    // The queue has no room: the rest is read again when it has.
+                    Some((position, _)) => (Position(position.0 - 1), false),
+                    None => (page.scanned, page.end),
+                };
+                let replay = self
+                    .subscriptions
+                    .subs
+                    .get_mut(&sub)
+                    .and_then(|sub| sub.replay.as_mut());
+                if let Some(replay) = replay.filter(|_| !end && left > 0) {
+                    replay.sources.push_front(From::Retained(pool, after, left));
                 }
-                self.send_retained(sub, page, now, steps);
             }
             (Some(From::Backlog(key, left)), Some(page)) => self.send_backlog(sub, key, left, page, now, steps),
         }
         self.drive(sub, now, steps);
     }
 
-    fn send_retained(&mut self, sub: SubId, page: Page, now: &mut Now<'_>, steps: &mut Steps) {
-        let run = Arc::new(Run::new(
-            page.messages.into_iter().map(|(_, message)| message).collect(),
-            Vec::new(),
-        ));
-        for index in 0..run.messages.len() {
-            let message = &run.messages[index];
+    /// Sends retained messages as far as there is room; answers how many are done.
+    fn send_retained(
+        &mut self,
+        sub: SubId,
+        pool: Option<&PoolName>,
+        page: &Page,
+        now: &mut Now<'_>,
+        steps: &mut Steps,
+    ) -> usize {
+        let messages: Vec<Message> = page.messages.iter().map(|(_, message)| message.clone()).collect();
+        let run = Arc::new(Run::new(messages, Vec::new()));
+        let round = self.rounds.of(sub);
+        let is_again = round.is_some_and(|round| round.again);
+        for (index, message) in run.messages.iter().enumerate() {
             let Some(known) = self.subscriptions.subs.get_mut(&sub) else {
-                return;
+                break;
             };
-            if known.subscription.no_local && message.from == self.client.id {
+            let Some(replay) = &mut known.replay else { break };
+            // What was published after the subscription was made is held: its live copy is the right one.
+            let is_known = replay.hold.holds(message.id)
+                || (known.subscription.no_local && message.from == self.client.id)
+                || (is_again && self.outbound.has_begun(message.id))
+                || page.places.get(&message.id).is_some_and(|place| {
+                    let mut readers = self.readers.that_will_find(&known.readers, pool, *place);
+                    readers.any(|reading| is_again || reading.began_last())
+                });
+            if is_known {
                 continue;
             }
+            let qos = known.subscription.qos;
             let identifiers = Arc::clone(&known.identifiers);
-            let granted = known.subscription.qos;
-            let Some(replay) = &mut known.replay else { return };
-            if replay.hold.holds(message.id) {
-                continue; // it was published after the subscription was made: its live copy is the right one
-            }
-            replay.retained_sent.insert(message.id);
-            known.sent_from_store(message.id);
-            let qos = self.granted(granted, message.qos);
-            let (run, readers) = (Arc::clone(&run), SmallVec::new());
+            let qos = self.granted(qos, message.qos);
+            let round = round.map(|round| round.key).filter(|_| qos > Qos::AtMostOnce);
             let delivery = Delivery {
-                run,
+                run: Arc::clone(&run),
                 index,
                 qos,
                 retain: true,
                 identifiers,
-                readers,
+                readers: SmallVec::new(),
+                round,
                 share: None,
             };
+            self.rounds.sends(round);
             if self.enqueue(delivery, now, steps) == Enqueued::Full {
-                self.books.dropped_queue_full += 1;
+                self.rounds.acked(round);
+                return index;
+            }
+            if let Some(known) = self.subscriptions.subs.get_mut(&sub) {
+                known.sent_from_store(message.id);
+                let replay = known.replay.iter_mut();
+                replay.for_each(|replay| _ = replay.retained_sent.insert(message.id));
             }
         }
+        run.messages.len()
     }
 
     fn send_backlog(

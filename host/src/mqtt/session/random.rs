@@ -621,6 +621,7 @@ impl World {
             end: end || messages.is_empty(),
             messages,
             scanned,
+            ..Page::default()
         };
         self.act(|session, now, steps| session.page(read, (!given_up).then_some(page), now, steps));
     }

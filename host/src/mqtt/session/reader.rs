@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::SystemTime;
 
 use crate::model::delivery::{Delivery as Kept, Place, PoolName, Position, Run};
-use crate::model::event::Backlog;
+use crate::model::event::{Backlog, Start};
 use crate::model::topic::Topic;
 
 use super::outbound::Delivery;
@@ -37,6 +37,17 @@ impl Reading {
         if let Some(hold) = &self.backlog.hold {
             hold.move_to(position);
         }
+    }
+
+    /// Whether it began behind everything that was stored then: what it finds was published after the SUBSCRIBE.
+    pub(super) fn began_last(&self) -> bool {
+        self.backlog.start == Start::Latest && !self.backlog.durable
+    }
+
+    /// Whether every message up to here was acknowledged, and the position that says so was written. One that leaves
+    /// messages unread on purpose has no such position.
+    pub(super) fn is_written_through(&self, position: Position) -> bool {
+        self.stopped || self.tracker.is_written_through(position)
     }
 
     /// Reads again from behind what is acknowledged; what was sent since is known and skipped.
@@ -101,6 +112,25 @@ impl Readers {
     pub(super) fn covers(&self, key: ReaderKey, run: &Run, index: usize) -> bool {
         self.get(key)
             .is_some_and(|reading| is_stored(&reading.backlog.reader.pool, run, index))
+    }
+
+    /// Those of these readers that have still to read the message at this place of the pool.
+    pub(super) fn that_will_find(
+        &self,
+        keys: &[ReaderKey],
+        pool: Option<&PoolName>,
+        place: Position,
+    ) -> impl Iterator<Item = &Reading> {
+        let reading = keys.iter().filter_map(|key| self.get(*key));
+        reading.filter(move |it| {
+            pool == Some(&it.backlog.reader.pool) && it.begun && !it.stopped && it.tracker.position() < place
+        })
+    }
+
+    /// Whether it is known of all of these where they begin.
+    pub(super) fn have_begun(&self, keys: &[ReaderKey]) -> bool {
+        keys.iter()
+            .all(|key| self.get(*key).is_none_or(|reading| reading.begun))
     }
 
     /// Whether no reader of this pool can find the message of this topic and place unread: the positions that it was

@@ -148,8 +148,11 @@ impl Session {
         let wanted = &known.subscription;
         let shared = wanted.share.is_some();
         let returned = matches!(occasion, Occasion::Return);
-        let retained =
-            !shared && !returned && (wanted.retain_handling == 0 || (wanted.retain_handling == 1 && known.is_new));
+        let retained = match occasion {
+            Occasion::Subscribe(_) => known.asks_for_retained(),
+            // What was asked for before, and did not arrive.
+            Occasion::Return => self.rounds.of(sub).is_some(),
+        };
         let backlog = !shared && wanted.qos > Qos::AtMostOnce;
         let mut sources: VecDeque<From> = VecDeque::new();
         if retained && known.replay.as_ref().is_some_and(|replay| replay.sources.is_empty()) {
@@ -392,7 +395,9 @@ impl Session {
             return self.read_on(sub, steps);
         }
         let held = known.replay.take().map(|replay| replay.hold.held).unwrap_or_default();
-        let mut moves = false;
+        let readers = known.readers.iter();
+        let readers = readers.filter_map(|key| Some((*key, self.readers.get(*key)?.cursor)));
+        let mut moves = self.rounds.has_read(sub, readers);
         for key in known.readers.clone() {
             if let Some(reading) = self.readers.get_mut(key).filter(|reading| !reading.stopped) {
                 reading.tracker.limit(None);
@@ -425,6 +430,12 @@ impl Session {
         let filter = known.subscription.filter.clone();
         let (source, window) = match replay.sources.front() {
             None => return,
+            // Of what is read once more, nothing is sent before its time: its readers may find it.
+            Some(From::Retained(..))
+                if self.rounds.of(sub).is_some_and(|round| round.again) && !self.readers.have_begun(&known.readers) =>
+            {
+                return;
+            }
             Some(From::Retained(pool, after, left)) => {
                 let windowed = known.subscription.qos > Qos::AtMostOnce;
                 if busy || (windowed && !self.outbound.wants_more(RETAINED_PAGE)) {
@@ -477,7 +488,8 @@ impl Session {
         for sub in self.subscriptions.subs.values_mut() {
             let Some(replay) = &mut sub.replay else { continue };
             (replay.read, replay.allowed) = (None, false);
-            if sub.readers.is_empty() {
+            let owes_retained = replay.sends_retained() && sub.subscription.qos > Qos::AtMostOnce;
+            if sub.readers.is_empty() && !owes_retained {
                 unstored.extend(sub.replay.take().map(|replay| replay.hold.held).unwrap_or_default());
             }
         }

@@ -33,6 +33,7 @@ impl Session {
             && self.gates.unanswered() == 0
             && self.received.has_told_all()
             && self.outbound.is_at_rest()
+            && self.rounds.can_rest()
             && !self.limits.queue_qos0
             && self
                 .subscriptions

@@ -67,6 +67,11 @@ impl Sub {
         self.own
     }
 
+    /// Whether the SUBSCRIBE that made it asks for retained messages ([MQTT-3.3.1-9] and on).
+    pub(super) fn asks_for_retained(&self) -> bool {
+        self.subscription.asks_for_retained(self.is_new)
+    }
+
     /// This message was sent from a store.
     pub(super) fn sent_from_store(&mut self, id: MessageId) {
         if self.recent.len() >= RECENT_MAX {
@@ -131,12 +136,11 @@ impl Subscriptions {
     }
 
     /// What was found in a store.
-    pub(super) fn restore(&mut self, found: Vec<Subscription>) {
-        for subscription in found {
-            self.next += 1;
-            self.names.insert(subscription.full_filter(), self.next);
-            self.subs.insert(self.next, Sub::new(subscription, true));
-        }
+    pub(super) fn restore(&mut self, found: Subscription) -> SubId {
+        self.next += 1;
+        self.names.insert(found.full_filter(), self.next);
+        self.subs.insert(self.next, Sub::new(found, true));
+        self.next
     }
 
     /// Every subscription, in the order in which they were first made.
@@ -147,12 +151,10 @@ impl Subscriptions {
     }
 
     /// What the client itself subscribed to.
-    pub(super) fn own(&self) -> Vec<Subscription> {
-        let known = self.in_order().into_iter().filter_map(|sub| self.subs.get(&sub));
-        known
-            .filter(|sub| sub.own)
-            .map(|sub| sub.subscription.clone())
-            .collect()
+    pub(super) fn own(&self) -> Vec<(SubId, Subscription)> {
+        let known = self.in_order().into_iter();
+        let known = known.filter_map(|id| Some((id, self.subs.get(&id).filter(|sub| sub.own)?)));
+        known.map(|(id, sub)| (id, sub.subscription.clone())).collect()
     }
 
     /// The subscription to exactly this filter that is not shared.
@@ -221,8 +223,8 @@ impl Session {
                 Ok(mut subscription) => {
                     subscription.identifier = packet.identifier;
                     waiting.reasons.push(Reason(subscription.qos as u8));
-                    let kept = subscription.clone();
-                    let keep = |client| subscribed(client, kept);
+                    let (kept, owes_retained) = (subscription.clone(), self.will_owe_retained(&subscription));
+                    let keep = |client| subscribed(client, kept, owes_retained);
                     waiting.keeps.extend(self.keep(keep, Held::SubAck, steps));
                     waiting.subs.push(self.add(subscription, Some(packet_id), steps));
                 }
@@ -253,6 +255,14 @@ impl Session {
         })
     }
 
+    /// Whether the client will not have every retained message that it asks for, or asked for before, with this
+    /// subscription. What is sent with QoS 0 is not owed.
+    fn will_owe_retained(&self, subscription: &Subscription) -> bool {
+        let known = self.subscriptions.names.get(&subscription.full_filter());
+        let asks = subscription.asks_for_retained(known.is_none()) && subscription.qos > Qos::AtMostOnce;
+        asks || known.is_some_and(|sub| self.rounds.is_under_way(*sub))
+    }
+
     /// Makes or replaces a subscription: the route first, then the rules.
     fn add(&mut self, subscription: Subscription, packet_id: Option<u16>, steps: &mut Steps) -> SubId {
         let name = subscription.full_filter();
@@ -271,6 +281,11 @@ impl Session {
         entry.own |= own;
         entry.restart();
         let share = entry.share.clone();
+        let asks = entry.asks_for_retained() && entry.own && subscription.qos > Qos::AtMostOnce;
+        match asks {
+            true => self.rounds.begin(sub, subscription.full_filter(), false),
+            false => self.rounds.read_no_more(sub),
+        }
         self.subscriptions.replaying.push(sub);
         steps.push_back(Step::Route(sub, subscription.clone()));
         steps.extend(share.map(Step::Joined));
@@ -463,6 +478,7 @@ impl Session {
     }
 
     fn stop_reading(&mut self, sub: SubId) {
+        self.rounds.end(sub);
         if let Some(known) = self.subscriptions.subs.get_mut(&sub) {
             known.replay = None;
             known.readers.drain(..).for_each(|key| self.readers.remove(key));

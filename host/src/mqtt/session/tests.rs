@@ -177,6 +177,7 @@ impl Bench {
             messages: rows.iter().map(row).collect(),
             scanned: Position(scanned),
             end,
+            ..Page::default()
         };
         self.act(|session, now, steps| session.page(read, Some(page), now, steps))
     }
@@ -241,7 +242,11 @@ fn show_keep(keep: &Keep) -> String {
         Keep::Session(SessionWrite::Attached(_)) => "attached".into(),
         Keep::Session(SessionWrite::Left { will, .. }) => if *will { "left with will" } else { "left" }.into(),
         Keep::Session(SessionWrite::WillDone(..)) => "will done".into(),
-        Keep::Session(SessionWrite::Subscribed(_, subscription)) => format!("subscribed {}", subscription.filter),
+        Keep::Session(SessionWrite::RetainedSent(_, filter)) => format!("retained sent {filter}"),
+        Keep::Session(SessionWrite::Subscribed(_, saved)) => {
+            let owes = if saved.owes_retained { ", owes retained" } else { "" };
+            format!("subscribed {}{owes}", saved.subscription.filter)
+        }
         Keep::Session(SessionWrite::Unsubscribed(_, filter)) => format!("unsubscribed {filter}"),
         Keep::Session(SessionWrite::Ended { positions, .. }) => format!("ended {positions}"),
         Keep::Exchange(exchange) => {

@@ -147,6 +147,12 @@ impl Tracker {
         moved
     }
 
+    /// Whether nothing up to here waits for its acknowledgement or to be written.
+    pub(super) fn is_written_through(&self, position: Position) -> bool {
+        let waits = self.placed.range(..=position).next().is_some();
+        !waits && (self.written >= position || self.written == self.position)
+    }
+
     /// Whether an acknowledged message still waits for its commit.
     pub(super) fn waits_for_commit(&self) -> bool {
         self.pending.iter().any(|waiting| waiting.acked)

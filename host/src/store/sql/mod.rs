@@ -202,7 +202,8 @@ impl<D: Driver> Store for SqlStore<D> {
     }
 
     async fn retained(&self, filter: &Filter, window: Window) -> Result<Page> {
-        self.page("retained", &self.sql.retained, filter, window).await
+        let page = self.page("retained", &self.sql.retained, filter, window).await?;
+        self.with_places("retained", page).await
     }
 
     async fn query(&self, statement: &str, params: &[Value]) -> Result<Rows> {

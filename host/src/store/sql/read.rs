@@ -1,13 +1,16 @@
 //! Reading pages: by topic where the filter names one, else by id, matched here. Every call looks at a bounded
 //! number of rows, and says how far it got whether or not anything matched.
 
+use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::row::{id, message, position};
 use super::statements::Reads;
+use super::write::places;
 use super::{Driver, SqlStore};
 use crate::model::delivery::{Page, Window};
 use crate::model::event::seconds;
+use crate::model::id::MessageId;
 use crate::model::topic::Filter;
 use crate::model::value::Value;
 use crate::store::{Error, Kind, Result};
@@ -39,6 +42,20 @@ impl<D: Driver> SqlStore<D> {
             true => self.topic_page(verb, reads, filter, window).await,
             false => self.filter_page(verb, reads, filter, window).await,
         }
+    }
+
+    /// The page with the places of its messages among those that are not retained.
+    pub(super) async fn with_places(&self, verb: &'static str, mut page: Page) -> Result<Page> {
+        let ids = page.messages.iter().map(|(_, message)| message.id);
+        let texts: HashMap<String, MessageId> = ids.map(|id| (id.text(self.form.ids), id)).collect();
+        let wanted: Vec<Value> = texts.keys().map(|text| text.as_str().into()).collect();
+        for (piece, sql) in self.sql.find.pieces(wanted.len()) {
+            let found = places(self.rows(verb, sql, wanted[piece].to_vec()).await?);
+            let found = found.into_iter();
+            let found = found.filter_map(|(text, place)| Some((*texts.get(&text)?, position(place))));
+            page.places.extend(found);
+        }
+        Ok(page)
     }
 
     async fn topic_page(&self, verb: &'static str, reads: &Reads, filter: &Filter, window: Window) -> Result<Page> {
@@ -159,6 +176,7 @@ fn finish(verb: &'static str, rows: Vec<Vec<Value>>, reach: Reach, full: bool) -
         messages,
         scanned,
         end: reach.end && scanned == position(reach.last),
+        places: HashMap::new(),
     })
 }
 

@@ -12,7 +12,9 @@ use crate::model::event::seconds;
 use crate::model::id::MessageId;
 use crate::model::message::{ClientId, Qos, Subscription};
 use crate::model::properties::Properties;
-use crate::model::session::{Attached, Direction, Exchange, ExchangeKey, SavedSent, SavedSession, SessionWrite, Will};
+use crate::model::session::{
+    Attached, Direction, Exchange, ExchangeKey, SavedSent, SavedSession, SavedSubscription, SessionWrite, Will,
+};
 use crate::model::topic::{Filter, Topic};
 use crate::model::value::Value;
 use crate::store::{Error, Kind, Result, Write, Written};
@@ -42,6 +44,7 @@ pub(super) struct Sessions {
     left: Sql,
     will_done: Sql,
     subscribed: Sql,
+    retained_sent: Sql,
     unsubscribed: Sql,
     ended: [Sql; 3],
     pub(super) exchange: Rowed,
@@ -82,9 +85,11 @@ impl Sessions {
                     "retain_as_published",
                     "retain_handling",
                     "identifier",
+                    "owes_retained",
                 ],
                 &[],
             )),
+            retained_sent: one("UPDATE mqtt_session_sub SET owes_retained = 0 WHERE clientid = ? AND topic = ?"),
             unsubscribed: one("DELETE FROM mqtt_session_sub WHERE clientid = ? AND topic = ?"),
             ended: ["mqtt_session_qos2", "mqtt_session_sub", "mqtt_session"]
                 .map(|table| one(&format!("DELETE FROM {table} WHERE clientid = ?"))),
@@ -99,7 +104,7 @@ impl Sessions {
                 ATTACHED.join(", ")
             )),
             subscriptions: one(
-                "SELECT id, topic, qos, no_local, retain_as_published, retain_handling, identifier \
+                "SELECT id, topic, qos, no_local, retain_as_published, retain_handling, identifier, owes_retained \
                                 FROM mqtt_session_sub WHERE clientid = ? ORDER BY id",
             ),
             exchanges: one(&format!(
@@ -176,8 +181,11 @@ impl<D: Driver> SqlStore<D> {
                 vec![(&sql.left, vec![at, expiry, due, Value::Int((*will).into()), client()])]
             }
             SessionWrite::WillDone(_, due) => vec![(&sql.will_done, vec![due.map(seconds_up).into(), client()])],
-            SessionWrite::Subscribed(_, subscription) => {
-                vec![(&sql.subscribed, subscription_row(change.client(), subscription))]
+            SessionWrite::Subscribed(_, saved) => {
+                vec![(&sql.subscribed, subscription_row(change.client(), saved))]
+            }
+            SessionWrite::RetainedSent(_, filter) => {
+                vec![(&sql.retained_sent, vec![client(), filter.as_str().into()])]
             }
             SessionWrite::Unsubscribed(_, filter) => {
                 vec![(&sql.unsubscribed, vec![client(), filter.as_str().into()])]
@@ -268,7 +276,8 @@ impl<D: Driver> SqlStore<D> {
     }
 }
 
-fn subscription_row(client: &ClientId, subscription: &Subscription) -> Vec<Value> {
+fn subscription_row(client: &ClientId, saved: &SavedSubscription) -> Vec<Value> {
+    let subscription = &saved.subscription;
     vec![
         client.as_str().into(),
         subscription.full_filter().into(),
@@ -277,6 +286,7 @@ fn subscription_row(client: &ClientId, subscription: &Subscription) -> Vec<Value
         Value::Int(subscription.retain_as_published.into()),
         Value::Int(subscription.retain_handling.into()),
         subscription.identifier.map(i64::from).into(),
+        Value::Int(saved.owes_retained.into()),
     ]
 }
 
@@ -325,14 +335,14 @@ fn will(row: &mut Row) -> std::result::Result<Option<Will>, BadRow> {
     }))
 }
 
-fn subscription(row: Vec<Value>) -> std::result::Result<Subscription, BadRow> {
+fn subscription(row: Vec<Value>) -> std::result::Result<SavedSubscription, BadRow> {
     let mut row = Row::new(row)?;
     let (share, filter) = row.parsed("topic", "a topic filter", |text| {
         let (share, filter) = Filter::parse_subscription(text).ok()?;
         Some((share.map(Into::into), filter))
     })?;
     let qos: Qos = row.qos("qos")?;
-    Ok(Subscription {
+    let subscription = Subscription {
         share,
         filter,
         qos,
@@ -340,6 +350,10 @@ fn subscription(row: Vec<Value>) -> std::result::Result<Subscription, BadRow> {
         retain_as_published: row.truth("retain_as_published")?,
         retain_handling: row.unsigned("retain_handling")?.map_or(0, |handling| handling as u8),
         identifier: row.unsigned("identifier")?,
+    };
+    Ok(SavedSubscription {
+        subscription,
+        owes_retained: row.truth("owes_retained")?,
     })
 }
 

@@ -367,7 +367,8 @@ fn saved(write: &Write) -> Option<&Message> {
 }
 
 /// Rows of id and msgid.
-fn places(rows: Vec<Vec<Value>>) -> HashMap<String, i64> {
+/// Where messages lie, by the text of their ids.
+pub(super) fn places(rows: Vec<Vec<Value>>) -> HashMap<String, i64> {
     let place = |row: Vec<Value>| match <[Value; 2]>::try_from(row) {
         Ok([Value::Int(id), Value::Text(msgid)]) => Some((msgid, id)),
         _ => None,

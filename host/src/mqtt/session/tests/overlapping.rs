@@ -31,6 +31,7 @@ fn page_of_7(bench: &mut Bench, read: ReadId) -> Vec<(u16, Vec<u32>)> {
         messages: vec![(Position(7), message(7, "t", "m7", Qos::AtLeastOnce))],
         scanned: Position(7),
         end: true,
+        ..Page::default()
     };
     copies(bench.act_raw(|session, now, steps| session.page(read, Some(page), now, steps)))
 }

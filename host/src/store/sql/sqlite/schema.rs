@@ -63,6 +63,8 @@ const STEPS: &[&str] = &[
        FROM mqtt_session_qos2;
      DROP TABLE mqtt_session_qos2;
      ALTER TABLE mqtt_session_qos2_anew RENAME TO mqtt_session_qos2;",
+    // Whether the client still awaits retained messages that it subscribed to.
+    "ALTER TABLE mqtt_session_sub ADD COLUMN owes_retained INTEGER NOT NULL DEFAULT 0;",
 ];
 
 /// Takes the steps that this file has not taken, all or none of them.
