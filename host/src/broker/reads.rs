@@ -41,7 +41,7 @@ impl Reads {
     pub(super) fn unread(&self, to: &Arc<Mailbox>, read: ReadId, reader: Reader, window: Window) {
         let pool = reader.pool.clone();
         self.ask(to, pool, "unread", page(read), move |pool: Arc<Pool>| async move {
-            pool.batcher().barrier().await?;
+            pool.batcher().barrier().await;
             pool.unread(&reader, window).await
         });
     }
@@ -64,7 +64,7 @@ impl Reads {
     /// Which retained messages match?
     pub(super) fn retained(&self, to: &Arc<Mailbox>, read: ReadId, pool: PoolName, filter: Filter, window: Window) {
         self.ask(to, pool, "retained", page(read), move |pool: Arc<Pool>| async move {
-            pool.batcher().barrier().await?;
+            pool.batcher().barrier().await;
             pool.retained(&filter, window).await
         });
     }

@@ -50,7 +50,7 @@ impl Link for Terminus {
         if batch.is_empty() {
             return;
         }
-        self.pool.batcher().barrier().await.expect("the pool is open");
+        self.pool.batcher().barrier().await;
         for run in batch.drain(..) {
             let ids = run.messages.iter().map(|message| message.id).enumerate();
             self.places

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::books::Books;
 use super::health::Health;
+use super::level::Level;
 use super::options::PoolOptions;
 use super::queue::{Entry, Queue};
 use super::settle::{Gate, Outcome, Owner, Slip, settle};
@@ -55,8 +56,8 @@ pub(super) struct Shared {
     /// The database answers again.
     pub(super) heals: Notify,
     /// Everything with a lower number has settled.
-    pub(super) settled: watch::Sender<u64>,
-    pub(super) pressed: watch::Sender<bool>,
+    pub(super) settled: Level<u64>,
+    pub(super) pressed: Level<bool>,
     len_max: usize,
     bytes_max: usize,
     patience: Duration,
@@ -80,8 +81,8 @@ impl Batcher {
             queue: Mutex::default(),
             filled: Notify::new(),
             heals: Notify::new(),
-            settled: watch::Sender::new(0),
-            pressed: watch::Sender::new(false),
+            settled: Level::new(0),
+            pressed: Level::new(false),
             len_max: options.queue_max_len,
             bytes_max: options.queue_max_bytes,
             patience: options.retry_max_age,
@@ -143,22 +144,19 @@ impl Batcher {
     }
 
     /// Waits until everything that was queued before has settled.
-    pub async fn barrier(&self) -> Result<()> {
+    pub async fn barrier(&self) {
         let mine = self.shared.queue.lock().next_seq();
-        let mut settled = self.shared.settled.subscribe();
-        let waited = settled.wait_for(|settled| *settled >= mine).await;
-        waited.map(|_| ()).map_err(|_| Error::new(Kind::Unavailable, "barrier"))
+        self.shared.settled.becomes(|settled| settled >= mine).await;
     }
 
     /// Whether more waits than `queue_max_len` or `queue_max_bytes`: connections stop reading.
     pub fn pressed(&self) -> bool {
-        *self.shared.pressed.borrow()
+        self.shared.pressed.get()
     }
 
     /// Waits until it is [`Batcher::pressed`] no more.
     pub async fn relieved(&self) {
-        // The sender lives as long as `self`.
-        let _ = self.shared.pressed.subscribe().wait_for(|pressed| !pressed).await;
+        self.shared.pressed.becomes(|pressed| !pressed).await;
     }
 
     /// How many writes wait, without those of a commit under way.
@@ -210,10 +208,7 @@ impl Shared {
         self.books.waiting(len, bytes);
         let full = len > self.len_max || bytes > self.bytes_max;
         let relieved = len <= self.len_max / 4 * 3 && bytes <= self.bytes_max / 4 * 3;
-        self.pressed.send_if_modified(|pressed| {
-            let now = full || (*pressed && !relieved);
-            std::mem::replace(pressed, now) != now
-        });
+        self.pressed.change(|pressed| full || (pressed && !relieved));
     }
 
     /// The next batch.
@@ -274,7 +269,6 @@ impl Shared {
     /// Tells the barriers how far we are. Only the writer calls it, when it holds no entries.
     pub(super) fn tell_barriers(&self) {
         let settled = self.queue.lock().first_seq();
-        self.settled
-            .send_if_modified(|known| std::mem::replace(known, settled) != settled);
+        self.settled.change(|_| settled);
     }
 }

@@ -5,7 +5,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use backon::{BackoffBuilder, ExponentialBuilder};
 use metrics::{Gauge, gauge, histogram};
 use parking_lot::RwLock;
 use tokio::sync::Semaphore;
@@ -18,6 +17,7 @@ use super::books::InLine;
 use super::health::Health;
 use super::needs::Needs;
 use super::options::PoolOptions;
+use super::pauses::pauses;
 use super::retention::{self, Purged, Readership, Retention};
 use super::sql::{self, SqlStore};
 use super::upkeep::{Status, Upkeep};
@@ -312,19 +312,14 @@ impl Pool {
     where
         F: Future<Output = Result<T>>,
     {
-        let mut pauses = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(100))
-            .with_max_delay(self.options.health_check_interval)
-            .without_max_times()
-            .with_jitter()
-            .build();
+        let mut next_pause = pauses(self.options.health_check_interval);
         loop {
             let error = match self.call(verb, op()).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
             self.health.complain(&error, "read failed");
-            let pause = Instant::now() + pauses.next().unwrap_or(self.options.health_check_interval);
+            let pause = Instant::now() + next_pause();
             let late = deadline.is_some_and(|deadline| pause >= deadline);
             if !error.kind.is_passing() || late || self.ends.drain.is_cancelled() {
                 return Err(error);

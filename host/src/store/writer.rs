@@ -7,18 +7,19 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures_util::FutureExt;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{SWEEP, Shared};
+use super::pauses::pauses;
 use super::queue::Entry;
 use super::settle::{Outcome, Slip};
 use super::{Error, Kind, Result, Store, Write, Written};
 
-/// The first and the longest pause between two attempts (spec F2).
-const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+/// The longest pause between two attempts (spec F2).
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
 /// When the writer ends.
 #[derive(Clone)]
 pub(super) struct Ends {
@@ -39,14 +40,13 @@ pub(super) struct Writer {
 impl Writer {
     /// Until the end.
     pub(super) async fn work(self) {
-        let mut pauses = pauses();
+        let mut next_pause = pauses(PAUSE_MAX);
         while self.filled().await {
             let entries = self.shared.take(self.batch_size);
             if self.commit(entries).await {
-                pauses = self::pauses();
+                next_pause = pauses(PAUSE_MAX);
             } else {
-                let pause = pauses.next().unwrap_or(PAUSES.1);
-                self.meanwhile(self.rest(pause)).await;
+                self.meanwhile(self.rest(next_pause())).await;
             }
             self.shared.tell_barriers();
         }
@@ -164,18 +164,9 @@ impl Writer {
             tracing::warn!(pool = %self.shared.pool, writes = left.len(), "stopped before these writes were stored");
         }
         self.shared.refuse(left);
-        self.shared.settled.send_replace(u64::MAX);
-        self.shared.pressed.send_replace(false);
+        self.shared.settled.change(|_| u64::MAX);
+        self.shared.pressed.change(|_| false);
     }
-}
-
-fn pauses() -> ExponentialBackoff {
-    ExponentialBuilder::default()
-        .with_min_delay(PAUSES.0)
-        .with_max_delay(PAUSES.1)
-        .without_max_times()
-        .with_jitter()
-        .build()
 }
 
 fn passing(result: &Result<Written>) -> Option<&Error> {

@@ -346,13 +346,10 @@ async fn of_states_that_wait_only_the_newest_is_written() {
         batcher.write(Write::Advance(reader("c", "t"), Position(3)));
         batcher.write(Write::Advance(reader("c", "t"), Position(4)));
         store.release();
-        batcher.barrier().await
+        batcher.barrier().await;
     };
-    let (begun, rest) = tokio::join!(begun, rest);
-    assert_eq!(
-        (begun.expect("a position"), rest.is_ok()),
-        (Written::At(Position(89)), true)
-    );
+    let (begun, ()) = tokio::join!(begun, rest);
+    assert_eq!(begun.expect("a position"), Written::At(Position(89)));
     assert_eq!(rows(database.store(), "SELECT mid FROM mqtt_acked").await, "4");
     assert_eq!(rows(database.store(), "SELECT online_at FROM mqtt_client").await, "100");
     assert_eq!(store.begun(2).await, [1, 5]);
@@ -363,7 +360,7 @@ async fn a_barrier_waits_for_what_was_queued_before_it() {
     let database = Database::sqlite().await;
     let store = Held::over(&database);
     let pool = pool(&store, database.options());
-    pool.batcher().barrier().await.expect("nothing to wait for");
+    pool.batcher().barrier().await;
     pool.batcher().write(save(1, "t"));
     store.begun(1).await;
     pool.batcher().write(save(2, "t"));
@@ -376,7 +373,7 @@ async fn a_barrier_waits_for_what_was_queued_before_it() {
         "the second write has not settled"
     );
     store.permits.add_permits(1);
-    timeout(PATIENCE, barrier).await.expect("in time").expect("settled");
+    timeout(PATIENCE, barrier).await.expect("in time");
     assert_eq!(rows(database.store(), "SELECT count(*) FROM mqtt_msg").await, "2");
 }
 
@@ -454,7 +451,7 @@ async fn closing_writes_what_waits() {
         durable: true,
     };
     assert_eq!(pool.batcher().ask(begin).await.expect_err("closed").kind, Kind::Timeout);
-    pool.batcher().barrier().await.expect("everything has settled");
+    pool.batcher().barrier().await;
     assert_eq!(rows(database.store(), "SELECT count(*) FROM mqtt_msg").await, "600");
 }
 
@@ -500,6 +497,6 @@ async fn in_async_mode_places_become_known_though_nobody_waits() {
     let gated = saves(&Arc::default(), 1, 2, LONG);
     let run = gated.run.clone();
     pool.batcher().gate(Gated { settle: None, ..gated });
-    pool.batcher().barrier().await.expect("settled");
+    pool.batcher().barrier().await;
     assert_eq!(run.stored[0].place(1, run.messages[1].id), Place::At(Position(2)));
 }

@@ -124,7 +124,7 @@ fn every_client_sees_what_it_may_see_and_nothing_else() {
 
 #[test]
 fn a_seed_gives_the_same_run_every_time() {
-    for seed in 0..20 {
+    for seed in 0..100 {
         let scenario = Scenario::of(seed);
         assert_eq!(scenario, Scenario::of(seed));
         let (first, second) = (world::run(&scenario, true).trace, world::run(&scenario, true).trace);
