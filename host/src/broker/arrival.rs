@@ -185,9 +185,8 @@ impl Connection {
                 let broker = Arc::clone(&self.broker);
                 let mut now = self.present.now(&broker);
                 let limits = Arc::clone(&broker.limits);
-                let mut session = Session::open(limits, client, connect, assigned, &mut now, &mut self.steps);
-                session.number_from(self.numbers);
-                self.session = Some(session);
+                let (first, steps) = (self.numbers, &mut self.steps);
+                self.session = Some(Session::open(limits, client, connect, assigned, first, &mut now, steps));
             }
         }
         self.carry_out().await;

@@ -12,6 +12,7 @@ fn scenario(speaks_v5: &[bool], limits: Limits, steps: Vec<Step>) -> Scenario {
         durable: false,
         rows_per_look: 10,
         fetch_page: 3,
+        fetch_retry_s: 1_000_000,
         batch_size: 4,
         pool_queue_len_max: 100_000,
         speaks_v5: speaks_v5.to_vec(),
@@ -331,6 +332,29 @@ fn a_subscription_whose_connection_went_before_its_rules_ran_is_read_when_it_is_
                 Step::Refuse(1),
                 Step::Subscribe(0, "b/#", 2),
                 Step::Turns(6),
+            ],
+        )
+    });
+}
+
+#[test]
+fn a_suback_waits_for_its_own_row_and_not_for_the_one_of_the_session() {
+    let clean = Hello {
+        clean: true,
+        ..Hello::persistent()
+    };
+    nothing_is_wrong(&Scenario {
+        durable: true,
+        batch_size: 1,
+        ..scenario(
+            &[true],
+            windows(20, 100),
+            vec![
+                Step::Connect(0, clean),
+                weather(0, Mood::Flaky),
+                Step::Turns(4),
+                Step::Subscribe(0, "a/y", 0),
+                Step::Rest(40_000),
             ],
         )
     });

@@ -40,6 +40,8 @@ pub(super) struct Judge {
     pub(super) shutting_down: bool,
     /// Until then the store was in trouble, and so the broker may not have looked at its clients.
     pub(super) trouble_until: Duration,
+    /// When that trouble began.
+    trouble_from: Duration,
 }
 
 /// A message; its payload is its number.
@@ -79,10 +81,16 @@ struct Person {
     name: String,
     /// Filters with a SUBACK, and the QoS that was granted.
     subscriptions: BTreeMap<&'static str, u8>,
+    /// What it has subscribed to in a session that was lost, and has no SUBACK for yet in this one.
+    asks_again: BTreeMap<&'static str, u8>,
     /// Every filter that was ever asked for in this session, and how often.
     asked: BTreeMap<&'static str, usize>,
     /// Every filter that was ever asked for.
     ever_asked: BTreeSet<&'static str>,
+    /// It has not read for a while.
+    reads_late: bool,
+    /// When it got its CONNACK.
+    connected_at: Duration,
     /// It came back to its session after a crash, and has not subscribed since.
     is_restored: bool,
     /// What it must see, and through which filters.
@@ -136,6 +144,7 @@ impl Judge {
             wrong: None,
             shutting_down: false,
             trouble_until: Duration::ZERO,
+            trouble_from: Duration::ZERO,
         }
     }
 
@@ -171,6 +180,7 @@ impl Judge {
             }
         }
         self.people[who].hello = Some((hello.clone(), now));
+        self.people[who].reads_late = false;
         let words = hello.will?;
         let delay = Duration::from_secs(words.delay_s.into());
         let number = self.published.len() as u32;
@@ -219,7 +229,6 @@ impl Judge {
             return Vec::new();
         };
         let (life, name) = (person.life, person.name.clone());
-        let mut again = Vec::new();
         let (must, must_not) = match life {
             _ if hello.clean => (false, true),
             Life::None => (false, true),
@@ -239,11 +248,7 @@ impl Judge {
         if !present {
             match life {
                 Life::Gone(forgotten_at) if now < forgotten_at && !hello.clean => {
-                    again = person
-                        .subscriptions
-                        .iter()
-                        .map(|(filter, qos)| (*filter, *qos))
-                        .collect();
+                    person.asks_again.clone_from(&person.subscriptions);
                     person.exactly.clear();
                     person.exactly_retained.clear();
                     person.owed_retained.clear();
@@ -252,6 +257,7 @@ impl Judge {
                 _ => person.forget(),
             }
         }
+        person.connected_at = now;
         person.is_restored = present && (person.is_restored || matches!(life, Life::Gone(_)));
         person.life = Life::Online(Duration::from_secs(hello.expiry_s.into()));
         let expired = !present;
@@ -277,7 +283,7 @@ impl Judge {
             }
         }
         self.people[who].will = new;
-        again
+        self.people[who].asks_again.clone().into_iter().collect()
     }
 
     /// Whether a client may hear that it should try again later: its session cannot be read.
@@ -301,7 +307,10 @@ impl Judge {
         }
         let Life::Online(expiry) = person.life else { return };
         person.life = Life::Offline {
-            surely: now + expiry.saturating_sub(SECOND),
+            surely: match person.reads_late {
+                true => Duration::ZERO, // it may have been closed for long
+                false => now + expiry.saturating_sub(SECOND),
+            },
             perhaps: now + expiry + SLACK,
             expiry,
         };
@@ -398,10 +407,29 @@ impl Judge {
         }
     }
 
+    /// It does not read for a while: what it reads on this connection from now on may have been sent long before.
+    pub(super) fn is_deaf(&mut self, who: Who) {
+        self.people[who].reads_late = true;
+    }
+
+    /// The store is in trouble now.
+    pub(super) fn trouble(&mut self, now: Duration) {
+        if self.trouble_until + SLACK < now {
+            self.trouble_from = now;
+        }
+        self.trouble_until = now;
+    }
+
     /// The broker has stopped or, where it had no time for `last_wills`, crashed: what was only in its memory is
     /// gone.
     pub(super) fn stopped(&mut self, last_wills: bool, store: &Memory, now: Duration) {
         let last_wills = last_wills && self.trouble_until + SLACK < now;
+        // That a client is there again is written behind its CONNACK: who came in the trouble that the store is in was
+        // away for it.
+        let unwritten_since = match self.trouble_until + SLACK < now {
+            true => now,
+            false => self.trouble_from.saturating_sub(SLACK),
+        };
         for who in 0..self.people.len() {
             let pending = self.people[who].hello.is_some();
             self.gone(who, now);
@@ -418,6 +446,7 @@ impl Judge {
             person.life = match person.life {
                 Life::None if !pending => Life::None,
                 Life::None | Life::Online(_) => Life::Gone(Duration::ZERO),
+                Life::Offline { .. } if person.connected_at >= unwritten_since => Life::Gone(Duration::ZERO),
                 Life::Offline { surely, .. } | Life::Gone(surely) => Life::Gone(surely),
             };
         }
@@ -452,6 +481,7 @@ impl Judge {
         self.check(is_kept, "SUBACK waits for the subscription's row", || {
             format!("{} could lose its subscription to {filter}, QoS {qos}", name(who))
         });
+        self.people[who].asks_again.remove(filter);
         if qos == 0 {
             return;
         }
@@ -587,7 +617,8 @@ impl Judge {
         // Whoever subscribes gets what is retained now before what it has not read.
         let out_of_line = parcel.retain && !person.is_restored;
         if is_first && !out_of_line && will.is_none() && !disturbed && !is_resent {
-            newest = person.last.insert((from, topic, qos), number);
+            // As sent: a subscription that was made again with another QoS may send what it has queued later.
+            newest = person.last.insert((from, topic, parcel.qos), number);
         }
         self.check(
             parcel.topic == topic && parcel.qos <= qos,
@@ -633,7 +664,9 @@ impl Judge {
 
     /// Whether the session that this client is connected to survives a crash.
     fn is_kept(&self, who: Who) -> bool {
-        self.durable && matches!(self.people[who].life, Life::Online(expiry) if !expiry.is_zero())
+        self.durable
+            && !self.people[who].reads_late
+            && matches!(self.people[who].life, Life::Online(expiry) if !expiry.is_zero())
     }
 
     /// A client has acknowledged a message; before that it may ask for it once more.
@@ -698,6 +731,7 @@ impl Person {
     fn forget(&mut self) {
         self.sessions += 1;
         self.subscriptions.clear();
+        self.asks_again.clear();
         self.asked.clear();
         self.owed.clear();
         self.owed_retained.clear();
@@ -708,6 +742,7 @@ impl Person {
     /// The subscription is over, and so is what only it was owed.
     fn leave(&mut self, filter: &'static str) {
         self.subscriptions.remove(filter);
+        self.asks_again.remove(filter);
         for owed in [&mut self.owed, &mut self.owed_retained] {
             owed.retain(|_, through| {
                 through.remove(filter);

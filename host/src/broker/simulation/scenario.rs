@@ -27,6 +27,8 @@ pub(super) struct Scenario {
     /// The store looks at so many rows in one call.
     pub(super) rows_per_look: usize,
     pub(super) fetch_page: usize,
+    /// `fetch_retry_for`, in seconds.
+    pub(super) fetch_retry_s: u64,
     pub(super) batch_size: usize,
     pub(super) pool_queue_len_max: usize,
     /// Whether each client speaks MQTT 5; else it speaks 3.1.1.
@@ -179,6 +181,7 @@ impl Scenario {
             durable: random.random_bool(0.7),
             rows_per_look: pick(&mut random, &[2, 10, 5000]),
             fetch_page: pick(&mut random, &[1, 3, 100]),
+            fetch_retry_s: pick(&mut random, &[1, 60, 1_000_000]),
             batch_size: pick(&mut random, &[1, 4, 256]),
             pool_queue_len_max: pick(&mut random, &[20, 100_000]),
             speaks_v5: (0..clients).map(|_| random.random()).collect(),
@@ -421,9 +424,14 @@ impl fmt::Display for Scenario {
         writeln!(
             f,
             "receive_max {receive_max}, inflight_max {inflight_max}, queue_len_max {queue_len_max}, \
-             session_expiry_max {session_expiry_max_s}s, rows_per_look {}, fetch_page {}, batch_size {}, \
-             pool_queue_len_max {}, persist_sessions {}",
-            self.rows_per_look, self.fetch_page, self.batch_size, self.pool_queue_len_max, self.durable
+             session_expiry_max {session_expiry_max_s}s, rows_per_look {}, fetch_page {}, fetch_retry_for {}s, \
+             batch_size {}, pool_queue_len_max {}, persist_sessions {}",
+            self.rows_per_look,
+            self.fetch_page,
+            self.fetch_retry_s,
+            self.batch_size,
+            self.pool_queue_len_max,
+            self.durable
         )?;
         for (who, v5) in self.speaks_v5.iter().enumerate() {
             writeln!(f, "client {who} speaks MQTT {}", if *v5 { "5.0" } else { "3.1.1" })?;

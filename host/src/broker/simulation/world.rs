@@ -212,7 +212,12 @@ impl<'a> World<'a> {
             Step::Publish(who, post) => self.with(*who, |it, court| it.publish(*post, court)),
             Step::Acknowledge(who, habit) => self.with(*who, |it, court| it.set_habit(*habit, court)),
             Step::Answer(who, order) => self.with(*who, |it, court| it.answer(*order, court)),
-            Step::Read(who, reads) => self.clients[*who].set_reading(*reads),
+            Step::Read(who, reads) => {
+                self.clients[*who].set_reading(*reads);
+                if !reads {
+                    self.judge.is_deaf(*who);
+                }
+            }
             Step::Silent(who, silent) => self.clients[*who].set_silent(*silent),
             Step::Store(weather) => self.store.turn(*weather),
             Step::Refuse(count) => self.store.refuse(*count),
@@ -272,7 +277,7 @@ impl<'a> World<'a> {
     fn pump(&mut self, cx: &mut std::task::Context<'_>) -> bool {
         let now = self.now();
         if !self.store.weather().is_fair() {
-            self.judge.trouble_until = now;
+            self.judge.trouble(now);
         }
         let mut moved = false;
         for client in &mut self.clients {

@@ -11,7 +11,7 @@ use crate::model::session::{Will, session_expiry, will_delay};
 use crate::mqtt::limits::{Limit, Limits};
 use crate::mqtt::packet::{ConnAck, Connect, Disconnect, Outgoing, Version};
 
-use super::{Aliases, Now, Session, Step, Steps};
+use super::{Aliases, Now, ReadId, Session, Step, Steps, Ticket};
 
 /// What belongs to the present connection and ends with it.
 #[derive(Debug)]
@@ -58,16 +58,19 @@ pub(super) struct PendingWill {
 }
 
 impl Session {
-    /// A new session for a client that has just connected. `assigned` tells that we chose its identifier.
+    /// A new session for a client that has just connected. `assigned` tells that we chose its identifier; its gates and
+    /// questions are numbered from `first` on, for it must not take the results of the session before for its own.
     pub fn open(
         limits: Arc<Limits>,
         client: Arc<Client>,
         connect: Connect,
         assigned: bool,
+        first: (Ticket, ReadId),
         now: &mut Now<'_>,
         steps: &mut Steps,
     ) -> Self {
         let mut session = Self::new(limits, client, connect.version);
+        session.number_from(first);
         if connect.clean_start && !assigned {
             // Whatever an earlier run of the broker remembers of this client is over.
             steps.push_back(Step::Forget);

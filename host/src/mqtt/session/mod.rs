@@ -386,6 +386,11 @@ impl Session {
         // Behind the positions: what they have not passed must still be known after a crash.
         self.end_rounds(steps);
         self.end_exchanges(steps);
+        let again = self.readers.may_read_again(now);
+        if !again.is_empty() && self.link.is_some() {
+            again.into_iter().for_each(|key| self.catch_up(key));
+            self.ask_on(steps);
+        }
     }
 }
 

@@ -42,7 +42,7 @@ impl Session {
         replay.read = None;
         match (replay.sources.pop_front(), page) {
             (None, _) | (Some(From::Retained(..)), None) => {}
-            (Some(From::Backlog(key, _)), None) => self.give_up(sub, key),
+            (Some(From::Backlog(key, _)), None) => self.readers.leave_unread(key, now.instant),
             (Some(From::Retained(pool, _, left)), Some(page)) => {
                 let sent = self.send_retained(sub, pool.as_ref(), &page, now, steps);
                 let left = left.saturating_sub(sent);

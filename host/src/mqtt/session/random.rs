@@ -568,6 +568,7 @@ impl World {
             who,
             connect,
             false,
+            (0, 0),
             &mut now,
             &mut steps,
         ));

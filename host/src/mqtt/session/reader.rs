@@ -1,7 +1,7 @@
 //! The readers of a session: which stored backlog a subscription reads, and how far it is acknowledged.
 
 use std::collections::VecDeque;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::model::delivery::{Delivery as Kept, Place, PoolName, Position, Run};
 use crate::model::event::{Backlog, Start};
@@ -10,6 +10,9 @@ use crate::model::topic::Topic;
 use super::outbound::Delivery;
 use super::watermark::Tracker;
 use super::{Map, ReadId, Step, Steps, SubId};
+
+/// A store that could not be read is not asked again for so long.
+const UNREAD_FOR: Duration = Duration::from_secs(10);
 
 /// Names a reader within its session; never used again.
 pub(super) type ReaderKey = u32;
@@ -24,8 +27,11 @@ pub(super) struct Reading {
     pub(super) cursor: Position,
     /// Where the reader begins is known.
     pub(super) begun: bool,
-    /// Older messages are left unread on purpose (`max_returned_count`): the position stays before them.
+    /// Older messages are left unread (`max_returned_count`, or the store did not answer): the position stays before
+    /// them.
     pub(super) stopped: bool,
+    /// Since when they are because the store did not answer.
+    pub(super) left_unread_at: Option<Instant>,
     /// Messages that arrived earlier are not read (`time_range`): set by a SUBSCRIBE, lifted by catching up.
     pub(super) since: Option<SystemTime>,
     pub(super) dirty: bool,
@@ -84,6 +90,7 @@ impl Readers {
             cursor: Position::START,
             begun: false,
             stopped: false,
+            left_unread_at: None,
             since: None,
             dirty: false,
         };
@@ -142,6 +149,26 @@ impl Readers {
         };
         let mut reading = self.readings.values().filter(reads);
         reading.all(|reading| reading.begun && reading.tracker.written() >= place)
+    }
+
+    /// The store could not be read in time: live messages go on, and the position stays before what is unread.
+    pub(super) fn leave_unread(&mut self, key: ReaderKey, now: Instant) {
+        if let Some(reading) = self.readings.get_mut(&key) {
+            (reading.stopped, reading.left_unread_at) = (true, Some(now));
+        }
+    }
+
+    /// Those that left messages unread and whose store is seen to answer again: it has committed others since.
+    pub(super) fn may_read_again(&mut self, now: Instant) -> Vec<ReaderKey> {
+        let mut again = Vec::new();
+        for (key, reading) in &mut self.readings {
+            let waited = reading.left_unread_at.is_some_and(|at| at + UNREAD_FOR <= now);
+            if waited && reading.tracker.knows_any_place() {
+                reading.left_unread_at = None;
+                again.push(*key);
+            }
+        }
+        again
     }
 
     /// The delivery is on its way through its readers.

@@ -100,7 +100,7 @@ impl Session {
         }
         replay.hold.overflow();
         // `max_returned_count` and `time_range` are for subscribing; catching up loses nothing.
-        reading.since = None;
+        (reading.since, reading.left_unread_at) = (None, None);
         let sub = reading.sub;
         if !known {
             self.subscriptions.replaying.push(sub);
@@ -311,7 +311,7 @@ impl Session {
         self.readers.begins.insert(read, key);
     }
 
-    /// This reader's store did not answer: its subscription goes on without it.
+    /// This reader's store did not say where it begins: its subscription goes on without it.
     pub(super) fn give_up(&mut self, sub: SubId, key: ReaderKey) {
         self.readers.remove(key);
         if let Some(sub) = self.subscriptions.subs.get_mut(&sub) {

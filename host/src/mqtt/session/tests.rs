@@ -65,7 +65,7 @@ impl Bench {
             interest: Interest::default(),
             keeps: None,
         };
-        let session = Session::open(Arc::new(limits), who, connect, false, &mut now, &mut steps);
+        let session = Session::open(Arc::new(limits), who, connect, false, (0, 0), &mut now, &mut steps);
         let bench = Self {
             session,
             ids,
@@ -686,6 +686,35 @@ fn a_slow_subscriber_catches_up_from_the_store_without_gap_or_duplicate() {
     bench.ack(AckKind::PubAck, 5);
     bench.ack(AckKind::PubAck, 6);
     assert_eq!(bench.pass(Duration::from_millis(50)), ["advance 6"]);
+}
+
+#[test]
+fn what_a_store_did_not_answer_in_time_stays_unread_and_is_read_when_it_is_seen_to_answer_again() {
+    let mut bench = Bench::v5();
+    bench.subscribe_live(Start::Latest, 0);
+    bench.lose();
+    let steps = bench.come_back();
+    assert_eq!(
+        steps.last().map(String::as_str),
+        Some("read 4 unread after 0 limit 100")
+    );
+    let steps = bench.act(|session, now, steps| session.page(4, None, now, steps));
+    assert_eq!(steps, [""; 0]);
+    let live = run_from(3, 1);
+    assert_eq!(bench.deliver(&live), ["send 1 m3"], "live messages go on");
+    bench.ack(AckKind::PubAck, 1);
+    assert_eq!(bench.pass(Duration::from_secs(20)), [""; 0], "nothing is committed");
+    settle(&live, 0, 3);
+    let steps = bench.pass(Duration::from_millis(50));
+    assert_eq!(steps, ["read 5 unread after 0 limit 100"], "the position stays");
+    assert_eq!(
+        bench.page(5, &[1, 2, 3], 3, true),
+        ["send 2 m1", "send 3 m2", "read 6 unread after 3 limit 98"]
+    );
+    assert_eq!(bench.page(6, &[], 3, true), [""; 0]);
+    bench.ack(AckKind::PubAck, 2);
+    bench.ack(AckKind::PubAck, 3);
+    assert_eq!(bench.pass(Duration::from_millis(50)), ["advance 3"]);
 }
 
 #[test]

@@ -153,6 +153,12 @@ impl Tracker {
         !waits && (self.written >= position || self.written == self.position)
     }
 
+    /// Whether a message that was sent lies behind the position, as far as that is known.
+    pub(super) fn knows_any_place(&mut self) -> bool {
+        self.settle_pending();
+        !self.placed.is_empty()
+    }
+
     /// Whether an acknowledged message still waits for its commit.
     pub(super) fn waits_for_commit(&self) -> bool {
         self.pending.iter().any(|waiting| waiting.acked)
