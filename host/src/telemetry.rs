@@ -49,7 +49,7 @@ names! {
     describe_counter MESSAGES_REFUSED = "messages_refused_total", "PUBLISH refused.";
     describe_gauge MESSAGES_OPEN = "messages_open", "PUBLISH whose gate is open.";
     describe_counter MESSAGES_SENT = "messages_sent_total", "PUBLISH sent: `qos`.";
-    describe_counter MESSAGES_DROPPED = "messages_dropped_total", "Deliveries dropped: `reason` = queue_full, mailbox_full, expired, offline_qos0, too_large, retained_full, no_member or reserved_topic.";
+    describe_counter MESSAGES_DROPPED = "messages_dropped_total", "Deliveries dropped: `reason` = queue_full, evicted (from a full queue, for a newer one), mailbox_full, expired, offline_qos0, too_large, retained_full, no_member or reserved_topic.";
     describe_counter MESSAGES_DEFERRED = "messages_deferred_total", "Live copies left to the store because the subscriber was slow or away.";
     describe_counter OPERATOR_SUBSCRIPTIONS_SKIPPED = "operator_subscriptions_skipped_total", "Rows of `mqtt_sub` that are no subscription and were skipped.";
     describe_counter LIMITS_HIT = "limits_hit_total", "Times somebody ran into a limit: `limit`, see limits.md.";

@@ -228,3 +228,39 @@ async fn retained_messages_beyond_the_limits_are_delivered_but_not_kept() {
         assert_eq!(app.ping().await, []);
     }
 }
+
+#[tokio::test]
+async fn where_more_waits_for_a_slow_client_than_may_the_oldest_goes_or_the_newest() {
+    for (policy, left, reason) in [
+        (None, ["4", "5"], "evicted"),
+        (Some("drop_old"), ["4", "5"], "evicted"),
+        (Some("drop_new"), ["2", "3"], "queue_full"),
+    ] {
+        let bounds = [
+            ("zone.external.max_inflight", "1"),
+            ("zone.external.max_mqueue_len", "2"),
+        ];
+        let policy = policy.map(|policy| ("zone.external.mqueue_full", policy));
+        let settings: Vec<_> = bounds.into_iter().chain(policy).collect();
+        let host = plan(&settings).rules(&[]).start().await;
+        for (turn, mqtt) in (1..).zip(BOTH) {
+            let mut slow = host.raw(Hello::clean(mqtt, "slow")).await;
+            slow.subscribe("t", 1).await;
+            let mut sensor = host.raw(Hello::clean(mqtt, "sensor")).await;
+            for id in 1..=5 {
+                sensor.publish(id, 1, "t", id.to_string()).await;
+                assert_eq!(sensor.next().await, Said::PubAck(id, 0));
+            }
+            let dropped = format!("messages_dropped_total{{reason=\"{reason}\"}}");
+            host.metric_becomes(&dropped, f64::from(2 * turn)).await;
+            for expected in ["1", left[0], left[1]] {
+                let Said::Publish { id, payload, .. } = slow.next().await else {
+                    panic!("{policy:?}: a message waits")
+                };
+                assert_eq!(payload, expected, "{policy:?}");
+                slow.puback(id).await;
+            }
+            assert_eq!(slow.ping().await, []);
+        }
+    }
+}

@@ -10,7 +10,7 @@ use crate::config::{Addresses, ByteSize, Config, OrOff, Per, Problem, Setting};
 use crate::model::delivery::PoolName;
 use crate::model::message::Qos;
 use crate::model::reason::Reason;
-use crate::mqtt::limits::{Limits, Rate};
+use crate::mqtt::limits::{Limits, QueueFull, Rate};
 use crate::store::options::PoolOptions;
 
 use super::Options;
@@ -120,6 +120,7 @@ fn limits(config: &mut Config) -> Limits {
         1 => Qos::AtLeastOnce,
         _ => Qos::ExactlyOnce,
     };
+    let queue_full = [("drop_old", QueueFull::DropOld), ("drop_new", QueueFull::DropNew)];
     let backoff: f64 = config.or("zone.external.keepalive_backoff", default.keep_alive_factor / 2.0);
     let expiry = config.get::<Duration>("zone.external.session_expiry_interval");
     let expiry_s = expiry.map(|expiry| u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX));
@@ -143,6 +144,9 @@ fn limits(config: &mut Config) -> Limits {
         queue_bytes_max: config
             .or("zone.external.max_mqueue_bytes", ByteSize(default.queue_bytes_max))
             .0,
+        queue_full: config
+            .choice("zone.external.mqueue_full", &queue_full)
+            .unwrap_or(default.queue_full),
         queue_qos0: config.or("zone.external.mqueue_store_qos0", default.queue_qos0),
         session_expiry_max_s: expiry_s.unwrap_or(default.session_expiry_max_s),
         keep_alive_factor: (backoff * 2.0).max(1.0),

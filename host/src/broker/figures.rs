@@ -33,7 +33,7 @@ struct Counters {
     refused: metrics::Counter,
     open: metrics::Gauge,
     deferred: metrics::Counter,
-    dropped: [metrics::Counter; 5],
+    dropped: [metrics::Counter; 6],
     bytes_in: metrics::Counter,
     bytes_out: metrics::Counter,
     packets_in: metrics::Counter,
@@ -53,7 +53,15 @@ impl Counters {
             refused: metrics::counter!(telemetry::MESSAGES_REFUSED),
             open: metrics::gauge!(telemetry::MESSAGES_OPEN),
             deferred: metrics::counter!(telemetry::MESSAGES_DEFERRED),
-            dropped: ["queue_full", "expired", "offline_qos0", "too_large", "reserved_topic"].map(dropped),
+            dropped: [
+                "queue_full",
+                "evicted",
+                "expired",
+                "offline_qos0",
+                "too_large",
+                "reserved_topic",
+            ]
+            .map(dropped),
             bytes_in: metrics::counter!(telemetry::BYTES, "direction" => "in"),
             bytes_out: metrics::counter!(telemetry::BYTES, "direction" => "out"),
             packets_in: metrics::counter!(telemetry::PACKETS, "direction" => "in"),
@@ -103,6 +111,7 @@ impl Figures {
             .for_each(|(counter, count)| _ = add(counter, count));
         let dropped = [
             books.dropped_queue_full,
+            books.dropped_evicted,
             books.dropped_expired,
             books.dropped_offline,
             books.dropped_too_large,

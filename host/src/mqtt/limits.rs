@@ -40,6 +40,15 @@ pub struct Rate {
     pub per: Duration,
 }
 
+/// Who goes where more messages wait for a client than may, of those that no database keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueFull {
+    /// The newest: it finds no room.
+    DropNew,
+    /// The oldest, as in EMQ X: it is the least worth.
+    DropOld,
+}
+
 /// Limits of a session and its connection, from `hookline.conf`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
@@ -75,6 +84,8 @@ pub struct Limits {
     pub queue_len_max: usize,
     /// Bytes that wait for the window (`zone.external.max_mqueue_bytes`).
     pub queue_bytes_max: usize,
+    /// Who goes where either is reached (`zone.external.mqueue_full`).
+    pub queue_full: QueueFull,
     /// Whether QoS 0 messages are queued for absent clients (`zone.external.mqueue_store_qos0`).
     pub queue_qos0: bool,
     /// Session expiry in seconds of MQTT 3 clients without Clean Session, and the most that an MQTT 5
@@ -120,6 +131,7 @@ impl Default for Limits {
             awaiting_release_max: 0,
             queue_len_max: 1000,
             queue_bytes_max: 16 * 1024 * 1024,
+            queue_full: QueueFull::DropOld,
             queue_qos0: false,
             session_expiry_max_s: 7 * 24 * 3600,
             keep_alive_factor: 1.5,

@@ -8,7 +8,9 @@ use smallvec::SmallVec;
 use crate::model::delivery::{Place, PoolName, Position, Run};
 use crate::model::id::MessageId;
 use crate::model::message::Qos;
+use crate::mqtt::limits::Limits;
 
+use super::eviction::make_room;
 use super::outbound::{Delivery, Enqueued};
 use super::reader::ReaderKey;
 use super::subscribe::Sub;
@@ -35,14 +37,12 @@ pub(super) struct Terms {
 }
 
 impl Hold {
-    pub(super) fn push(&mut self, delivery: Delivery, len_max: usize, bytes_max: usize) -> Result<(), Delivery> {
-        let size = delivery.message().size_bytes();
-        if self.held.len() >= len_max || self.bytes + size > bytes_max {
-            return Err(delivery);
-        }
-        self.bytes += size;
+    /// Puts a message in, where there is room. Answers who had to go for it.
+    fn push(&mut self, delivery: Delivery, limits: &Limits) -> Option<Vec<Delivery>> {
+        let gone = make_room(&mut self.held, &mut self.bytes, &delivery, limits)?;
+        self.bytes += delivery.message().size_bytes();
         self.held.push_back(delivery);
-        Ok(())
+        Some(gone)
     }
 
     /// Drops what the store has; the rest stays until it may be sent.
@@ -206,7 +206,6 @@ impl Session {
     }
 
     fn deliver_or_hold(&mut self, delivery: Delivery, subs: &[SubId], now: &mut Now<'_>, steps: &mut Steps) {
-        let (len_max, bytes_max) = (self.limits.queue_len_max, self.limits.queue_bytes_max);
         let is_away = self.link.is_none();
         let replay = subs.iter().find_map(|sub| {
             let known = self.subscriptions.subs.get(sub)?;
@@ -240,13 +239,13 @@ impl Session {
             true => delivery.detached(),
             false => delivery,
         };
-        match replay.hold.push(delivery, len_max, bytes_max) {
-            Ok(()) => {}
-            Err(_) if is_stored => {
+        match replay.hold.push(delivery, &self.limits) {
+            Some(gone) => self.evicted(gone),
+            None if is_stored => {
                 self.books.deferred += 1;
                 replay.hold.overflow();
             }
-            Err(_) => self.books.dropped_queue_full += 1,
+            None => self.books.dropped_queue_full += 1,
         }
     }
 

@@ -2,6 +2,7 @@
 //! out, in order. No sockets, no clock, no I/O; the broker's connection carries the steps out.
 
 mod connect;
+mod eviction;
 mod exchange;
 mod gates;
 mod keep;
@@ -174,6 +175,8 @@ pub struct Books {
     pub deferred: u64,
     /// Deliveries dropped because the queue was full.
     pub dropped_queue_full: u64,
+    /// Deliveries dropped out of a full queue for newer ones.
+    pub dropped_evicted: u64,
     /// Deliveries dropped because the message had expired.
     pub dropped_expired: u64,
     /// QoS 0 deliveries dropped because the client was away.
@@ -195,6 +198,7 @@ impl AddAssign for Books {
         self.refused += other.refused;
         self.deferred += other.deferred;
         self.dropped_queue_full += other.dropped_queue_full;
+        self.dropped_evicted += other.dropped_evicted;
         self.dropped_expired += other.dropped_expired;
         self.dropped_offline += other.dropped_offline;
         self.dropped_too_large += other.dropped_too_large;

@@ -16,6 +16,7 @@ use crate::model::reason::Reason;
 use crate::mqtt::codec;
 use crate::mqtt::packet::{Ack, AckKind, Copy, Outgoing};
 
+use super::eviction::make_room;
 use super::exchange::{Exchanges, Trace};
 use super::reader::ReaderKey;
 use super::retained::RoundKey;
@@ -40,6 +41,11 @@ pub(super) struct Delivery {
 impl Delivery {
     pub(super) fn message(&self) -> &Message {
         &self.run.messages[self.index]
+    }
+
+    /// Whether it comes again where it finds no room: a store has it for its readers, or it is retained and owed.
+    pub(super) fn can_be_read_again(&self) -> bool {
+        !self.readers.is_empty() || self.round.is_some()
     }
 
     /// What waits for an absent client must not keep the publisher's buffer; a stored copy has its own.
@@ -255,12 +261,11 @@ impl Session {
             self.send(delivery, now, steps);
             return Enqueued::Done;
         }
-        let size = delivery.message().size_bytes();
-        if self.outbound.queue.len() >= self.limits.queue_len_max
-            || self.outbound.queue_bytes + size > self.limits.queue_bytes_max
-        {
+        let Outbound { queue, queue_bytes, .. } = &mut self.outbound;
+        let Some(gone) = make_room(queue, queue_bytes, &delivery, &self.limits) else {
             return Enqueued::Full;
-        }
+        };
+        self.evicted(gone);
         if self.link.is_none()
             && let Some(group) = &delivery.share
             && !matches!(steps.back(), Some(Step::Offer(last)) if last == group)

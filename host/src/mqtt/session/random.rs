@@ -19,6 +19,7 @@ use crate::model::message::Qos;
 use crate::model::properties::Properties;
 use crate::model::session::Will;
 use crate::model::topic::TopicError;
+use crate::mqtt::limits::QueueFull;
 use crate::mqtt::packet::{Ack, Connect, Disconnect, Publish, Subscribe, Unsubscribe};
 
 const CASES: u32 = 50_000;
@@ -237,7 +238,7 @@ struct World {
 }
 
 impl World {
-    fn new(version: Version, kept: bool) -> Self {
+    fn new(version: Version, kept: bool, queue_full: QueueFull) -> Self {
         Self {
             version,
             limits: Arc::new(Limits {
@@ -245,6 +246,7 @@ impl World {
                 receive_max: RECEIVE_MAX,
                 topic_alias_max: 2,
                 queue_len_max: 3,
+                queue_full,
                 queue_qos0: true,
                 subscriptions_max: 4,
                 questions_max: 2,
@@ -710,9 +712,10 @@ proptest! {
     fn no_order_of_packets_results_and_faults_breaks_a_session(
         version in select(vec![Version::V31, Version::V311, Version::V5]),
         kept in any::<bool>(),
+        queue_full in select(vec![QueueFull::DropOld, QueueFull::DropNew]),
         deeds in vec(prop_oneof![by_client(), by_others()], 1..40),
     ) {
-        let mut world = World::new(version, kept);
+        let mut world = World::new(version, kept, queue_full);
         world.connect(connect(version, false, 3600, true));
         deeds.into_iter().for_each(|deed| world.happen(deed));
         world.come_to_rest();

@@ -80,6 +80,14 @@ impl Sub {
         self.recent.push_back(id);
     }
 
+    /// The copy of this message that was read with the retained ones did not go out after all.
+    pub(super) fn was_not_sent(&mut self, id: MessageId) {
+        self.recent.retain(|sent| *sent != id);
+        if let Some(replay) = &mut self.replay {
+            replay.retained_sent.remove(&id);
+        }
+    }
+
     /// Whether the live copy of this message comes too late: the replay was faster.
     pub(super) fn has_sent(&mut self, id: MessageId) -> bool {
         let Some(newest) = self.recent.back() else { return false };

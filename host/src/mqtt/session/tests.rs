@@ -18,6 +18,7 @@ use crate::model::session::{SessionWrite, Will};
 use crate::mqtt::packet::{Ack, Connect, Disconnect, Publish, Subscribe};
 use Settled::{Refused, Stored};
 
+mod full;
 mod overlapping;
 mod sending;
 
