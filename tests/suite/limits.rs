@@ -71,6 +71,41 @@ async fn connects_that_never_become_whole_do_not_fill_the_memory() {
 }
 
 #[tokio::test]
+async fn the_room_for_connects_that_are_not_whole_is_configured_and_always_takes_one() {
+    let host = plan(&[
+        ("listener.tcp.external.max_half_open_bytes", "0"),
+        ("mqtt.max_packet_size", "1KB"),
+    ])
+    .start()
+    .await;
+    // Each says that its CONNECT has 1,000 bytes, and sends most of them.
+    let mut part = b"\x10\xE8\x07".to_vec();
+    part.resize(600, 0);
+    let mut first = host.dial(Mqtt::V311).await;
+    first.bytes(&part).await;
+    let mut second = host.dial(Mqtt::V311).await;
+    second.bytes(&[&part[..], b"more"].concat()).await;
+    hit(&host, "half_open", 1.0).await;
+    host.metric_becomes("connections", 1.0).await;
+    assert_eq!(second.next().await, Said::End);
+    drop(first);
+    let mut app = host.raw(Hello::clean(Mqtt::V5, "app")).await;
+    assert_eq!(app.ping().await, []);
+}
+
+#[tokio::test]
+async fn what_does_not_begin_as_a_connect_is_refused_by_its_first_byte() {
+    let host = plan(&[("zone.external.idle_timeout", "10m")]).start().await;
+    // A PUBLISH that says it has 1,000,000 bytes, and any other packet: none of the bodies ever comes.
+    for begun in [&b"\x30\xC0\x84\x3D"[..], b"\x30", b"\x82", b"\xC0", b"\x00"] {
+        let mut raw = host.dial(Mqtt::V311).await;
+        raw.bytes(begun).await;
+        assert_eq!(raw.next().await, Said::End, "{begun:x?}");
+    }
+    host.metric_becomes("connections_half_open", 0.0).await;
+}
+
+#[tokio::test]
 async fn no_connect_in_time_is_the_end() {
     let host = plan(&[("zone.external.idle_timeout", "100ms")]).start().await;
     assert_eq!(host.dial(Mqtt::V5).await.next().await, Said::End);

@@ -104,6 +104,12 @@ fn broker_settings(config: &mut Config, node: &str) -> broker::Settings {
             .or("listener.tcp.external.max_conn_rate", default.connection_rate_max)
             .max(1),
         half_open_max: config.or("listener.tcp.external.max_half_open", default.half_open_max),
+        half_open_bytes_max: config
+            .or(
+                "listener.tcp.external.max_half_open_bytes",
+                ByteSize(default.half_open_bytes_max),
+            )
+            .0,
         idle_timeout: config.or("zone.external.idle_timeout", default.idle_timeout),
         anonymous,
         retained_len_max: config.or("retainer.max_retained_messages", default.retained_len_max),

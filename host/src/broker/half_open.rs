@@ -8,9 +8,6 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
-/// The bytes of CONNECTs that are not whole, of all sockets together. Ordinary ones come in one piece.
-const BYTES_MAX: usize = 32 * 1024 * 1024;
-
 /// The room.
 pub(super) struct HalfOpen {
     waiting: Mutex<Waiting>,
@@ -39,12 +36,8 @@ pub(super) struct Seat {
 }
 
 impl HalfOpen {
-    /// Room for `max` sockets, at least one.
-    pub(super) fn new(max: usize) -> Arc<Self> {
-        Self::with_bytes(max, BYTES_MAX)
-    }
-
-    fn with_bytes(max: usize, bytes_max: usize) -> Arc<Self> {
+    /// Room for `max` sockets, at least one, and for so many bytes of all of them together.
+    pub(super) fn new(max: usize, bytes_max: usize) -> Arc<Self> {
         Arc::new(Self {
             waiting: Mutex::default(),
             max: max.max(1),
@@ -132,7 +125,7 @@ mod tests {
 
     #[test]
     fn the_oldest_goes_when_there_is_no_room() {
-        let room = HalfOpen::new(2);
+        let room = HalfOpen::new(2, 1000);
         let [first, second] = [room.enter(), room.enter()];
         let third = room.enter();
         assert_eq!((gone(&first), gone(&second), gone(&third)), (true, false, false));
@@ -145,7 +138,7 @@ mod tests {
 
     #[test]
     fn whoever_holds_most_goes_when_there_are_too_many_bytes() {
-        let room = HalfOpen::with_bytes(10, 1000);
+        let room = HalfOpen::new(10, 1000);
         let [small, large, late] = [room.enter(), room.enter(), room.enter()];
         small.hold(100);
         large.hold(500);

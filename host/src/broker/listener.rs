@@ -346,7 +346,7 @@ async fn read_connect(socket: &mut dyn Socket, bytes_max: usize, seat: &Seat) ->
         } else {
             &buffer[..buffer.len().min(HEADER_BYTES)]
         });
-        if let Some(frame) = codec::cut(&mut chunk, bytes_max).map_err(unanswered)? {
+        if let Some(frame) = codec::cut_connect(&mut chunk, bytes_max).map_err(unanswered)? {
             return Ok(Some((codec::connect(&frame)?, chunk)));
         }
         seat.hold(buffer.len());

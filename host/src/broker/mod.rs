@@ -73,6 +73,9 @@ pub struct Settings {
     /// Sockets open at once that have not sent their CONNECT; the oldest goes when one more comes
     /// (`listener.tcp.external.max_half_open`). Never more than half of all sockets.
     pub half_open_max: usize,
+    /// Bytes of CONNECTs that are not whole, of all sockets together; whoever holds most goes
+    /// (`listener.tcp.external.max_half_open_bytes`). Never less than one packet.
+    pub half_open_bytes_max: usize,
     /// How long a new connection may take to send its CONNECT (`zone.external.idle_timeout`).
     pub idle_timeout: Duration,
     /// The reason with which every client is sent to another server, if it is (`mqtt.redirect`).
@@ -96,6 +99,7 @@ impl Default for Settings {
             connections_max: 100_000,
             connection_rate_max: 1000,
             half_open_max: 4096,
+            half_open_bytes_max: 32 * 1024 * 1024,
             idle_timeout: Duration::from_secs(15),
             redirect: None,
             anonymous: Anonymous::Loopback,
@@ -139,7 +143,11 @@ impl Broker {
             bytes_max: limits.queue_bytes_max / 2,
         };
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-        let half_open = HalfOpen::new(settings.half_open_max.min(settings.connections_max / 2));
+        let half_open = HalfOpen::new(
+            settings.half_open_max.min(settings.connections_max / 2),
+            // The largest CONNECT still finds room, when it is the only one.
+            settings.half_open_bytes_max.max(limits.packet_bytes_max),
+        );
         Arc::new(Self {
             half_open,
             settings,

@@ -353,7 +353,7 @@ mod tests {
         let sent: Vec<u8> = (0..300_000_u32).map(|number| (number % 251) as u8).collect();
         for pipe_bytes in [200, 1000, 100_000] {
             let (theirs, ours) = tokio::io::duplex(pipe_bytes);
-            let room = HalfOpen::new(1);
+            let room = HalfOpen::new(1, usize::MAX);
             let seat = std::sync::Arc::new(room.enter());
             let mut request = "ws://host/mqtt".into_client_request().expect("a request");
             let name = HeaderValue::from_static("mqtt");

@@ -61,6 +61,14 @@ pub fn cut(chunk: &mut Bytes, bytes_max: usize) -> Result<Option<Frame>, Malform
     }))
 }
 
+/// The same for the first frame of a connection, which must be a CONNECT [MQTT-3.1.0-1]: its first byte tells.
+pub fn cut_connect(chunk: &mut Bytes, bytes_max: usize) -> Result<Option<Frame>, Malformed> {
+    match chunk.first() {
+        Some(first) if first >> 4 != Kind::Connect as u8 => Err(Malformed::protocol("the first packet is no CONNECT")),
+        _ => cut(chunk, bytes_max),
+    }
+}
+
 /// How many bytes at least are missing at the end of `chunk`, which holds no whole frame.
 pub fn missing(chunk: &[u8]) -> usize {
     match Header::read(chunk) {

@@ -25,7 +25,7 @@ pub use aliases::Aliases;
 pub use connect::connect;
 pub use decode::Decoder;
 pub use encode::{Encoder, TooLarge};
-pub use frame::{Frame, Kind, cut, missing};
+pub use frame::{Frame, Kind, cut, cut_connect, missing};
 pub use outbox::Outbox;
 pub use write::publish_bytes;
 
