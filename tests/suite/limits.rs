@@ -2,7 +2,7 @@
 
 use crate::harness::host::{Host, Plan};
 use crate::harness::raw::{Hello, Raw, Said};
-use crate::harness::{BOTH, Mqtt};
+use crate::harness::{BOTH, Mqtt, within};
 
 async fn hit(host: &Host, limit: &str, times: f64) {
     host.metric_becomes(&format!("limits_hit_total{{limit=\"{limit}\"}}"), times)
@@ -139,6 +139,51 @@ async fn a_long_client_id_or_will_topic_is_not_let_in() {
             hit(&host, limit, (turn + 1) as f64).await;
         }
         host.raw(will("1234567")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_will_for_which_all_wills_leave_no_room_is_not_let_in_until_one_of_them_goes() {
+    let host = plan(&[("broker.max_wills_bytes", "2KB")]).start().await;
+    let large = "x".repeat(1000);
+    let mut times = 0.0;
+    for (mqtt, code) in [(Mqtt::V311, 3), (Mqtt::V5, 0x97)] {
+        let will = |id| Hello {
+            will: Some(("w", &large, 0)),
+            ..Hello::clean(mqtt, id)
+        };
+        let waits = Hello {
+            will_delay_s: 1,
+            expiry_s: 60,
+            ..will("waits")
+        };
+        let goes: [(Hello<'_>, Option<u8>); 3] = [(will("leaves"), Some(0)), (will("vanishes"), None), (waits, None)];
+        for (hello, goodbye) in goes {
+            let mut first = host.raw(hello).await;
+            let said = host.dial(mqtt).await.hello(will("late")).await;
+            assert!(
+                matches!(said, Said::ConnAck { code: it, .. } if it == code),
+                "{mqtt:?} {said:?}"
+            );
+            times += 1.0;
+            hit(&host, "will_bytes", times).await;
+            host.raw(Hello::clean(mqtt, "without")).await;
+            match goodbye {
+                Some(reason) => first.disconnect(reason).await,
+                None => drop(first),
+            }
+            let free = async {
+                loop {
+                    let said = host.dial(mqtt).await.hello(will("late")).await;
+                    if matches!(said, Said::ConnAck { code: 0, .. }) {
+                        return;
+                    }
+                    times += 1.0;
+                }
+            };
+            within("the room of a will", free).await;
+            host.metric_becomes("connections", 0.0).await;
+        }
     }
 }
 
@@ -282,15 +327,23 @@ async fn where_more_waits_for_a_slow_client_than_may_the_oldest_goes_or_the_newe
             let mut slow = host.raw(Hello::clean(mqtt, "slow")).await;
             slow.subscribe("t", 1).await;
             let mut sensor = host.raw(Hello::clean(mqtt, "sensor")).await;
+            let mut seen = Vec::new();
             for id in 1..=5 {
                 sensor.publish(id, 1, "t", id.to_string()).await;
                 assert_eq!(sensor.next().await, Said::PubAck(id, 0));
+                // One after the other: they must not meet on their way to the session.
+                seen.extend(slow.ping().await);
             }
+            let mut seen = seen.into_iter();
             let dropped = format!("messages_dropped_total{{reason=\"{reason}\"}}");
             host.metric_becomes(&dropped, f64::from(2 * turn)).await;
             for expected in ["1", left[0], left[1]] {
-                let Said::Publish { id, payload, .. } = slow.next().await else {
-                    panic!("{policy:?}: a message waits")
+                let next = match seen.next() {
+                    Some(said) => said,
+                    None => slow.next().await,
+                };
+                let Said::Publish { id, payload, .. } = next else {
+                    panic!("{policy:?}: {next:?}")
                 };
                 assert_eq!(payload, expected, "{policy:?}");
                 slow.puback(id).await;

@@ -112,6 +112,7 @@ fn broker_settings(config: &mut Config, node: &str) -> broker::Settings {
             .0,
         idle_timeout: config.or("zone.external.idle_timeout", default.idle_timeout),
         anonymous,
+        will_bytes_max: config.or("broker.max_wills_bytes", ByteSize(default.will_bytes_max)).0,
         retained_len_max: config.or("retainer.max_retained_messages", default.retained_len_max),
         retained_bytes_max: config
             .or("retainer.max_retained_bytes", ByteSize(default.retained_bytes_max))

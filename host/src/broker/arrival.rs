@@ -10,6 +10,7 @@ use super::connection::Connection;
 use super::listener::Permit;
 use super::mailbox::Loaded;
 use super::quota::Quota;
+use super::wills::Room;
 use super::wire::{Socket, Wire};
 use crate::model::clock;
 use crate::model::message::Client;
@@ -30,6 +31,8 @@ pub(crate) struct Arrival {
     pub(crate) client: Arc<Client>,
     /// We chose the client identifier.
     pub(crate) assigned: bool,
+    /// What its will takes.
+    pub(crate) will_room: Option<Room>,
     /// What was read behind the CONNECT.
     pub(crate) behind: Bytes,
 }
@@ -173,8 +176,10 @@ impl Connection {
             connect,
             client,
             assigned,
+            will_room,
             behind,
         } = arrival;
+        self.will_room = will_room;
         let wire = Wire::new(socket, permit, &connect, behind, &self.broker.limits);
         self.wire = Some(wire);
         self.quota = Quota::new(&self.broker.limits, clock::instant());

@@ -17,6 +17,7 @@ use super::figures::{self, Figures};
 use super::mailbox::{Item, Keeps, Live, Mailbox};
 use super::quota::Quota;
 use super::registry::Deleting;
+use super::wills::Room;
 use super::wire::{self, Wire};
 use crate::bus::Link;
 use crate::model::clock;
@@ -84,6 +85,8 @@ pub(super) struct Connection {
     pub(super) figures: Figures,
     /// How much the client may send, where that is limited.
     pub(super) quota: Option<Box<Quota>>,
+    /// What the session's will takes.
+    pub(super) will_room: Option<Room>,
     pub(super) present: Present,
 }
 
@@ -137,6 +140,7 @@ impl Connection {
             leave_at: None,
             figures: Figures::default(),
             quota: None,
+            will_room: None,
             present,
         }
     }
@@ -288,6 +292,9 @@ impl Connection {
         self.leave_if_done();
         self.carry_out().await;
         self.give_back_room();
+        if !self.session.as_ref().is_some_and(Session::has_will) {
+            self.will_room = None;
+        }
         self.wait_for_pools();
     }
 

@@ -16,10 +16,12 @@ use super::arrival::Arrival;
 use super::figures;
 use super::half_open::Seat;
 use super::websocket;
+use super::wills::Room;
 use super::wire::{Socket, Wire, malformed};
 use crate::model::clock;
 use crate::model::message::Client;
 use crate::model::reason::Reason;
+use crate::model::session::Will;
 use crate::mqtt::codec::{self, Encoder, Malformed, Refusal};
 use crate::mqtt::limits::Limit;
 use crate::mqtt::packet::{ConnAck, Connect, Outgoing, Version};
@@ -201,21 +203,29 @@ impl Broker {
         behind: Bytes,
         permit: Permit,
     ) {
-        if let Err((reason, text)) = self.judge(&connect, peer) {
-            tracing::info!(%peer, client.id = %connect.client_id, %reason, text, "connection refused");
-            let ack = ConnAck {
-                server_reference: self
-                    .limits
-                    .server_reference
-                    .clone()
-                    .filter(|_| Some(reason) == self.settings.redirect),
-                ..ConnAck::refusal(reason, text)
-            };
-            // Before MQTT 5 no return code speaks of QoS [MQTT-3.2.2-6 of 3.1.1].
-            let unspeakable = connect.version < Version::V5 && reason == Reason::QOS_NOT_SUPPORTED;
-            let answer = (!unspeakable).then(|| Encoder::from(&connect));
-            return self.refuse(socket, answer, ack, permit).await;
-        }
+        let judged = self
+            .judge(&connect, peer)
+            .and_then(|()| self.room_for(connect.will.as_ref()));
+        let will_room = match judged {
+            Ok(room) => room,
+            Err((reason, text)) => {
+                tracing::info!(%peer, client.id = %connect.client_id, %reason, text, "connection refused");
+                let ack = ConnAck {
+                    server_reference: self
+                        .limits
+                        .server_reference
+                        .clone()
+                        .filter(|_| Some(reason) == self.settings.redirect),
+                    ..ConnAck::refusal(reason, text)
+                };
+                // Before MQTT 5 no return code speaks of QoS [MQTT-3.2.2-6 of 3.1.1].
+                let unspeakable = connect.version < Version::V5 && reason == Reason::QOS_NOT_SUPPORTED;
+                let answer = (!unspeakable).then(|| Encoder::from(&connect));
+                // Its last words may take a while, and nothing bounds the wills of those who are not let in.
+                drop((connect, behind));
+                return self.refuse(socket, answer, ack, permit).await;
+            }
+        };
         let assigned = connect.client_id.is_empty();
         let id = match assigned {
             true => format!("hookline-{:016x}", rand::random::<u64>()).into(),
@@ -243,6 +253,7 @@ impl Broker {
             connect,
             client,
             assigned,
+            will_room,
             behind,
         };
         self.seat(Box::new(arrival));
@@ -312,6 +323,19 @@ impl Broker {
             ));
         }
         Ok(())
+    }
+
+    /// What the will takes, or why it is too much.
+    fn room_for(&self, will: Option<&Will>) -> Result<Option<Room>, (Reason, &'static str)> {
+        let Some(will) = will else { return Ok(None) };
+        let room = self.wills.take(will);
+        if room.is_none() {
+            figures::hit(Limit::WillBytes);
+        }
+        room.map(Some).ok_or((
+            Reason::QUOTA_EXCEEDED,
+            "the wills of all clients hold as much as they may (broker.max_wills_bytes)",
+        ))
     }
 
     /// Answers a refused CONNECT where an answer can be written, then lets the client go.

@@ -20,6 +20,7 @@ mod shares;
 mod steps;
 mod sys;
 mod websocket;
+mod wills;
 mod wire;
 
 use std::io;
@@ -49,6 +50,7 @@ use mailbox::{Bounds, Item};
 use reads::Reads;
 use retained::Retained;
 use routes::Routes;
+use wills::Wills;
 
 pub use census::{Busy, Census};
 pub use listener::{Anonymous, Carrier, Listening};
@@ -82,6 +84,8 @@ pub struct Settings {
     pub redirect: Option<Reason>,
     /// Who is let in without a name (`allow_anonymous`).
     pub anonymous: Anonymous,
+    /// Bytes of the wills of all clients together (`broker.max_wills_bytes`).
+    pub will_bytes_max: usize,
     /// Retained messages that the broker itself keeps, of topics that no rule stores.
     pub retained_len_max: usize,
     /// The same in bytes (`retainer.max_retained_bytes`).
@@ -103,6 +107,7 @@ impl Default for Settings {
             idle_timeout: Duration::from_secs(15),
             redirect: None,
             anonymous: Anonymous::Loopback,
+            will_bytes_max: 256 * 1024 * 1024,
             retained_len_max: 1_000_000,
             retained_bytes_max: 256 * 1024 * 1024,
         }
@@ -117,6 +122,7 @@ pub struct Broker {
     ids: IdClock,
     clients: Clients,
     half_open: Arc<HalfOpen>,
+    wills: Arc<Wills>,
     routes: Arc<Routes>,
     retained: Arc<Retained>,
     bus: Box<dyn Bus>,
@@ -150,6 +156,7 @@ impl Broker {
         );
         Arc::new(Self {
             half_open,
+            wills: Wills::new(settings.will_bytes_max),
             settings,
             limits: Arc::new(limits),
             ids,

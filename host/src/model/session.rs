@@ -31,6 +31,23 @@ pub struct Will {
     pub properties: Properties,
 }
 
+impl Will {
+    /// A copy that shares no buffer with the CONNECT that it came in.
+    pub fn detached(&self) -> Self {
+        Self {
+            topic: self.topic.detached(),
+            payload: Bytes::copy_from_slice(&self.payload),
+            properties: self.properties.detached(),
+            ..self.clone()
+        }
+    }
+
+    /// Memory that it holds, in bytes, to count against limits.
+    pub fn size_bytes(&self) -> usize {
+        self.topic.as_str().len() + self.payload.len() + self.properties.as_bytes().len() + size_of::<Self>()
+    }
+}
+
 /// The row of a session whose client has just connected.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attached {

@@ -25,6 +25,7 @@ pub enum Limit {
     Subscriptions,
     ReceiveMaximum,
     AwaitingRelease,
+    WillBytes,
     PublishRate,
     ByteRate,
     RetainedMessages,

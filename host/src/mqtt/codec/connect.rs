@@ -27,13 +27,12 @@ pub fn connect(frame: &Frame) -> Result<Connect, Refusal> {
     if frame.kind != Kind::Connect {
         return Err(Refusal::of(None, Malformed::protocol("the first packet is no CONNECT")));
     }
-    // A copy: client identifier and will live as long as the session and must not hold a whole chunk.
-    let body = Bytes::copy_from_slice(&frame.body);
-    let mut reader = Reader::new(&body);
+    let body = &frame.body;
+    let mut reader = Reader::new(body);
     let version = version(&mut reader)?;
     // Before MQTT 5 no return code says "malformed", so nothing is answered [MQTT-3.1.4-1].
     let answer = Some(version).filter(|version| *version == Version::V5);
-    read(version, &body, reader).map_err(|malformed| Refusal::of(answer, malformed))
+    read(version, body, reader).map_err(|malformed| Refusal::of(answer, malformed))
 }
 
 impl Refusal {
@@ -93,7 +92,8 @@ fn read(version: Version, body: &Bytes, mut reader: Reader<'_>) -> Result<Connec
     }
     connect.client_id = reader.text("client identifier")?.into();
     if flags & WILL != 0 {
-        connect.will = Some(will(version, flags, body, &mut reader)?);
+        // A copy: it lives as long as the session and must not hold a whole chunk.
+        connect.will = Some(will(version, flags, body, &mut reader)?.detached());
     }
     // MQTT 3.1 lets the length of the packet take precedence over these two flags.
     let left_out = |reader: &Reader<'_>| version == Version::V31 && reader.is_empty();

@@ -304,6 +304,11 @@ impl Session {
         }
     }
 
+    /// Whether a will is still to be published or to be forgotten.
+    pub fn has_will(&self) -> bool {
+        self.will.is_some()
+    }
+
     /// The connection was not read for a while because we paused it: its silence was ours.
     pub fn resume_reading(&mut self, now: &Now<'_>) {
         if let Some(link) = &mut self.link {
