@@ -1,6 +1,7 @@
 //! Who subscribed to what: exact filters in one map, wildcards in a tree by level.
 
 mod groups;
+mod tree;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,11 +9,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use foldhash::fast::RandomState;
 use parking_lot::RwLock;
-use smallvec::{SmallVec, smallvec};
 
 use super::mailbox::Mailbox;
 use crate::model::message::Subscription;
 use crate::mqtt::session::SubId;
+use tree::Tree;
 
 type Map<K, V> = HashMap<K, V, RandomState>;
 
@@ -66,20 +67,9 @@ impl Group {
 }
 
 #[derive(Default)]
-struct Node {
-    /// Filters that end here.
-    here: Vec<Entry>,
-    /// Filters that end in `#` below here; they match here too.
-    below: Vec<Entry>,
-    /// The level `+`.
-    any: Option<Box<Node>>,
-    levels: Map<Box<str>, Node>,
-}
-
-#[derive(Default)]
 struct Table {
     exact: Map<Box<str>, Vec<Entry>>,
-    wild: Node,
+    wild: Tree<Entry>,
     count: usize,
     /// The turns of shared filters, as long as somebody subscribes to them.
     turns: Map<Arc<str>, Arc<AtomicUsize>>,
@@ -149,17 +139,7 @@ impl Routes {
         let mut found = Vec::new();
         let table = self.table.read();
         found.extend(table.exact.get(topic).into_iter().flatten());
-        if topic.starts_with('$') {
-            // [MQTT-4.7.2-1]: a leading wildcard does not match.
-            let (first, rest) = topic
-                .split_once('/')
-                .map_or((topic, None), |(first, rest)| (first, Some(rest)));
-            if let Some(node) = table.wild.levels.get(first) {
-                node.collect(rest, &mut found);
-            }
-        } else {
-            table.wild.collect(Some(topic), &mut found);
-        }
+        table.wild.collect(topic, &mut found);
         Targets::group(&found)
     }
 }
@@ -173,105 +153,16 @@ impl Table {
     /// Where the entries of this subscription's filter lie.
     fn entries(&mut self, subscription: &Subscription) -> &mut Vec<Entry> {
         let filter = &subscription.filter;
-        if filter.is_exact() {
-            return self.exact.entry(filter.as_str().into()).or_default();
+        match filter.is_exact() {
+            true => self.exact.entry(filter.as_str().into()).or_default(),
+            false => self.wild.entries(filter.as_str()),
         }
-        let mut node = &mut self.wild;
-        for level in filter.as_str().split('/') {
-            node = match level {
-                "#" => return &mut node.below,
-                "+" => node.any.get_or_insert_default(),
-                _ => node.levels.entry(level.into()).or_default(),
-            };
-        }
-        &mut node.here
     }
 
     fn prune(&mut self, subscription: &Subscription) {
         match subscription.filter.is_exact() {
             true => drop(self.exact.remove(subscription.filter.as_str())),
             false => self.wild.prune(subscription.filter.as_str()),
-        }
-    }
-}
-
-/// Walks are loops here: a topic may have 65,536 levels, and a thread has no stack for as many calls.
-impl Node {
-    /// Everything that matches `rest` below this node; `None` is a topic that ends here.
-    fn collect<'a>(&'a self, rest: Option<&str>, found: &mut Vec<&'a Entry>) {
-        let mut open: SmallVec<[(&Node, Option<&str>); 8]> = smallvec![(self, rest)];
-        while let Some((node, rest)) = open.pop() {
-            found.extend(&node.below);
-            let Some(rest) = rest else {
-                found.extend(&node.here);
-                continue;
-            };
-            let (level, rest) = rest
-                .split_once('/')
-                .map_or((rest, None), |(level, rest)| (level, Some(rest)));
-            let children = node.any.as_deref().into_iter().chain(node.levels.get(level));
-            open.extend(children.map(|child| (child, rest)));
-        }
-    }
-
-    /// Removes the nodes along a filter that nobody needs any more.
-    fn prune(&mut self, filter: &str) {
-        // How many of them are needed: down to the last one that others use, too.
-        let (mut node, mut needed) = (&*self, 0);
-        for (depth, level) in filter.split('/').enumerate() {
-            if node.is_shared() {
-                needed = depth;
-            }
-            let Some(child) = node.child(level) else { break };
-            node = child;
-        }
-        if !node.is_empty() {
-            return;
-        }
-        let (mut node, mut levels) = (self, filter.split('/'));
-        for level in levels.by_ref().take(needed) {
-            let child = match level {
-                "+" => node.any.as_deref_mut(),
-                _ => node.levels.get_mut(level),
-            };
-            let Some(child) = child else { return };
-            node = child;
-        }
-        match levels.next() {
-            Some("+") => node.any = None,
-            Some(level) => drop(node.levels.remove(level)),
-            None => {}
-        }
-    }
-
-    fn child(&self, level: &str) -> Option<&Self> {
-        match level {
-            "+" => self.any.as_deref(),
-            _ => self.levels.get(level),
-        }
-    }
-
-    /// Whether it is there for more than one way down.
-    fn is_shared(&self) -> bool {
-        let ends = !self.here.is_empty() || !self.below.is_empty();
-        ends || self.levels.len() + usize::from(self.any.is_some()) > 1
-    }
-
-    fn is_empty(&self) -> bool {
-        self.here.is_empty() && self.below.is_empty() && self.any.is_none() && self.levels.is_empty()
-    }
-
-    fn take_children(&mut self) -> impl Iterator<Item = Self> + use<> {
-        let any = self.any.take().map(|node| *node);
-        std::mem::take(&mut self.levels).into_values().chain(any)
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let mut open: Vec<Node> = self.take_children().collect();
-        while let Some(mut node) = open.pop() {
-            open.extend(node.take_children());
         }
     }
 }

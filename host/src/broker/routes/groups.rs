@@ -57,18 +57,10 @@ impl Group {
 impl Table {
     /// What subscribes to exactly this filter.
     fn at(&self, filter: &Filter) -> Option<&Vec<Entry>> {
-        if filter.is_exact() {
-            return self.exact.get(filter.as_str());
+        match filter.is_exact() {
+            true => self.exact.get(filter.as_str()),
+            false => self.wild.at(filter.as_str()),
         }
-        let mut node = &self.wild;
-        for level in filter.as_str().split('/') {
-            node = match level {
-                "#" => return Some(&node.below),
-                "+" => node.any.as_deref()?,
-                _ => node.levels.get(level)?,
-            };
-        }
-        Some(&node.here)
     }
 }
 
