@@ -115,9 +115,9 @@ impl PublisherDesk {
     }
 
     fn share(&mut self, group: &super::routes::Group, run: &Arc<Run>) {
-        for message in &run.messages {
+        for index in 0..run.messages.len() {
             // Shared subscriptions have no positions, so the copy needs no places.
-            let single = Arc::new(Run::new(vec![message.clone()], Vec::new()));
+            let single = Arc::new(run.single(index));
             self.put(group.pick(), &single);
         }
     }

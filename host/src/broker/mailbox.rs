@@ -116,7 +116,14 @@ impl Mailbox {
             }
             slot.messages = messages;
             slot.bytes += size;
-            slot.live.push((Arc::clone(run), Arc::clone(subs)));
+            let keeps = run.kept_bytes().saturating_mul(slot.live.len() + 1);
+            if keeps > self.bounds.bytes_max {
+                // All that wait may keep a buffer of their publisher's that is much larger: those behind have their own.
+                let apart = (0..run.messages.len()).filter_map(|index| run.apart(index));
+                slot.live.extend(apart.map(|run| (run, Arc::clone(subs))));
+            } else {
+                slot.live.push((Arc::clone(run), Arc::clone(subs)));
+            }
             slot.waker.take()
         };
         // Woken after the unlock; where nobody waits there is nobody to wake.
@@ -215,5 +222,27 @@ impl Settle for Keeps {
         for (id, result) in (first..).zip(results) {
             self.0.push(Item::Kept(id, *result == Settled::Stored));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mqtt::session::fixtures::run_of;
+
+    #[test]
+    fn small_messages_that_wait_keep_no_more_of_larger_buffers_than_may_wait() {
+        let mailbox = Mailbox::new(Bounds {
+            messages_max: 1000,
+            bytes_max: 200_000,
+        });
+        let subs: Arc<[SubId]> = Arc::new([1]);
+        let runs: Vec<Arc<Run>> = (0..10).map(|_| run_of(2)).collect();
+        for run in &runs {
+            run.came_in(64 * 1024);
+            assert!(mailbox.push_run(run, &subs));
+        }
+        let kept = runs.iter().filter(|run| Arc::strong_count(run) > 1).count();
+        assert_eq!((kept, mailbox.len(), mailbox.waiting().messages), (3, 20, 20));
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::connection::{Connection, Received};
 use super::figures;
+use super::wire::Wire;
 use crate::model::clock;
 use crate::model::delivery::{Place, PoolName, Run, Settled, Stored, Ticket, Window};
 use crate::model::message::{Message, Qos};
@@ -144,11 +145,13 @@ impl Connection {
         let Some(session) = &mut self.session else {
             return self.received.clear();
         };
+        let chunk_bytes = self.wire.as_ref().map_or(0, Wire::chunk_bytes);
         for Received { first, messages, kept } in self.received.drain(..) {
             let count = messages.len();
             let told = session.is_online();
             let hooks = &self.broker.hooks;
             let planned = hooks.publish(session.client(), messages, &kept, first, &self.settle, told);
+            planned.run.came_in(chunk_bytes);
             match planned.waits.is_empty() {
                 true => session.planned(first, std::iter::repeat_n(0, count), &mut self.steps),
                 false => session.planned(first, planned.waits, &mut self.steps),

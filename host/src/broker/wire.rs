@@ -46,6 +46,8 @@ pub(super) struct Wire {
     socket: Box<dyn Socket>,
     /// Read and not decoded: whole frames while the session is paused, else the start of one.
     unread: Bytes,
+    /// How large the buffer is that what was last decoded, and is not yet, lies in.
+    chunk_bytes: usize,
     /// A frame that is still coming in.
     partial: BytesMut,
     outbox: Outbox,
@@ -69,6 +71,7 @@ impl Wire {
     ) -> Self {
         let wire = Self::unconnected(socket, permit, Encoder::from(connect));
         Self {
+            chunk_bytes: behind.len(),
             unread: behind,
             packet_bytes_max: limits.packet_bytes_max,
             aliases: Aliases::new(connect.topic_alias_max, limits.topic_alias_out_max),
@@ -81,6 +84,7 @@ impl Wire {
         Self {
             socket,
             unread: Bytes::new(),
+            chunk_bytes: 0,
             partial: BytesMut::new(),
             outbox: Outbox::new(),
             decoder: Decoder::new(encoder.version),
@@ -136,6 +140,11 @@ impl Wire {
         false
     }
 
+    /// How large the buffer is that the last packets lie in.
+    pub(super) fn chunk_bytes(&self) -> usize {
+        self.chunk_bytes
+    }
+
     /// Whether there is no room behind what waits to be written.
     pub(super) fn is_full(&self) -> bool {
         self.outbox.len() >= OUTBOX_BYTES_MAX
@@ -172,6 +181,9 @@ impl Wire {
                     0 => self.unread = self.partial.split().freeze(),
                     missing => self.partial.reserve(missing.min(self.packet_bytes_max)),
                 }
+            }
+            if !self.unread.is_empty() {
+                self.chunk_bytes = self.unread.len();
             }
             Poll::Ready(Ok(read.len()))
         })

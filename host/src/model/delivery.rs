@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use super::id::MessageId;
-use super::message::{ClientId, Message};
+use super::message::{ClientId, Message, Qos};
 use super::reason::Reason;
 use super::topic::{Filter, Topic};
 
@@ -136,7 +136,19 @@ pub struct Run {
     written: AtomicUsize,
     /// What many subscribers share: for every message, its encodings, each made when first asked for.
     shared: OnceLock<Forms>,
+    /// How large the buffer was that its messages were read into, where that is known.
+    chunk_bytes: AtomicUsize,
+    /// They are a small part of it.
+    is_fragment: AtomicBool,
+    /// The messages in buffers of their own, each made when first asked for.
+    apart: OnceLock<Box<[OnceLock<Arc<Run>>]>>,
 }
+
+/// A message is a slice of the buffer that it was read into. Whoever keeps messages for long takes them out of a buffer
+/// that is so many times larger than what counts as their memory.
+const PINNED_TIMES_MAX: usize = 4;
+/// A smaller buffer is never worth a copy.
+const CHUNK_BYTES: usize = 1024;
 
 type Forms = Box<[OnceLock<Box<[u8]>>]>;
 
@@ -155,7 +167,54 @@ impl Run {
             stored,
             written: AtomicUsize::new(0),
             shared: OnceLock::new(),
+            chunk_bytes: AtomicUsize::new(0),
+            is_fragment: AtomicBool::new(false),
+            apart: OnceLock::new(),
         }
+    }
+
+    /// Its messages were read into a buffer of this size, with others.
+    pub fn came_in(&self, chunk_bytes: usize) {
+        if chunk_bytes >= CHUNK_BYTES {
+            // QoS 0 does not wait, so it does not share the memory of what does.
+            let waits = self.messages.iter().filter(|message| message.qos > Qos::AtMostOnce);
+            let bytes: usize = waits.map(Message::size_bytes).sum();
+            self.chunk_bytes.store(chunk_bytes, Ordering::Relaxed);
+            self.is_fragment
+                .store(chunk_bytes > PINNED_TIMES_MAX * bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// The size of the buffer that its messages keep, where they are a small part of it; else 0.
+    pub fn kept_bytes(&self) -> usize {
+        match self.is_fragment.load(Ordering::Relaxed) {
+            true => self.chunk_bytes.load(Ordering::Relaxed),
+            false => 0,
+        }
+    }
+
+    /// One of its messages as a run of its own that nobody stores.
+    pub fn single(&self, index: usize) -> Self {
+        let single = Self::new(vec![self.messages[index].clone()], Vec::new());
+        single.came_in(self.chunk_bytes.load(Ordering::Relaxed));
+        single
+    }
+
+    /// The message that has this index as a run of its own and in a buffer of its own, where it would keep one that is
+    /// much larger. The same for everybody who asks.
+    pub fn apart(&self, index: usize) -> Option<Arc<Self>> {
+        if !self.is_fragment.load(Ordering::Relaxed) {
+            return None;
+        }
+        let all = self.apart.get_or_init(|| {
+            let count = self.messages.len();
+            std::iter::repeat_with(OnceLock::new).take(count).collect()
+        });
+        let apart = all[index].get_or_init(|| {
+            let stored = self.stored.iter().map(|stored| stored.only(index));
+            Arc::new(Self::new(vec![self.messages[index].detached()], stored.collect()))
+        });
+        Some(Arc::clone(apart))
     }
 
     /// The encoding in `form` (below 4) of the message that has this index, once the run has gone to several
@@ -196,7 +255,10 @@ impl Run {
 pub struct Stored {
     /// The pool.
     pub pool: PoolName,
-    places: Box<[AtomicU64]>,
+    /// Those of all messages that were stored together.
+    places: Arc<[AtomicU64]>,
+    /// Where those of this run begin.
+    first: usize,
 }
 
 /// One message's place in a pool.
@@ -221,12 +283,21 @@ impl Stored {
         let places = stores
             .map(|stores| AtomicU64::new(if stores { PENDING } else { NOWHERE }))
             .collect();
-        Self { pool, places }
+        Self { pool, places, first: 0 }
+    }
+
+    /// The place of this message alone, which becomes known when that of the run does.
+    fn only(&self, index: usize) -> Self {
+        Self {
+            pool: self.pool.clone(),
+            places: Arc::clone(&self.places),
+            first: self.first + index,
+        }
     }
 
     /// The place of the message that has this index in the run, and this id.
     pub fn place(&self, index: usize, id: MessageId) -> Place {
-        match self.places[index].load(Ordering::Acquire) {
+        match self.places[self.first + index].load(Ordering::Acquire) {
             PENDING => Place::Pending,
             NOWHERE => Place::Nowhere,
             BY_ID => Place::At(Position(id.bits())),
@@ -240,12 +311,12 @@ impl Stored {
             .ok()
             .filter(|row| *row < BY_ID)
             .unwrap_or(BY_ID);
-        self.places[index].store(place, Ordering::Release);
+        self.places[self.first + index].store(place, Ordering::Release);
     }
 
     /// The message was refused or cancelled.
     pub fn settle_nowhere(&self, index: usize) {
-        self.places[index].store(NOWHERE, Ordering::Release);
+        self.places[self.first + index].store(NOWHERE, Ordering::Release);
     }
 }
 
@@ -254,22 +325,25 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::model::message::Qos;
     use crate::model::properties::Properties;
 
-    #[test]
-    fn an_encoding_is_shared_once_a_run_goes_to_several_subscribers_and_made_once() {
-        let message = Message {
-            id: MessageId::from_bits(1),
+    fn message(id: u128, qos: Qos, payload: Bytes) -> Message {
+        Message {
+            id: MessageId::from_bits(id),
             topic: Topic::new("t").unwrap(),
-            payload: Bytes::new(),
-            qos: Qos::AtMostOnce,
+            payload,
+            qos,
             retain: false,
             from: "publisher".into(),
             at: SystemTime::UNIX_EPOCH,
             properties: Properties::default(),
             expires: None,
-        };
+        }
+    }
+
+    #[test]
+    fn an_encoding_is_shared_once_a_run_goes_to_several_subscribers_and_made_once() {
+        let message = message(1, Qos::AtMostOnce, Bytes::new());
         let run = Run::new(vec![message.clone(), message], Vec::new());
         let mut made = 0;
         for subscriber in 1..=10 {
@@ -283,5 +357,44 @@ mod tests {
             }
         }
         assert_eq!(made, 2);
+    }
+
+    #[test]
+    fn a_message_that_keeps_a_much_larger_buffer_is_taken_out_of_it_once() {
+        let chunk = Bytes::from(vec![7; 64 * 1024]);
+        let run = |waits: usize| {
+            let qos = |index: usize| {
+                if index < waits {
+                    Qos::AtLeastOnce
+                } else {
+                    Qos::AtMostOnce
+                }
+            };
+            let messages = (0..100).map(|index| message(index as u128, qos(index), chunk.slice(index..index + 1)));
+            let pool = PoolName::new("sqlite", "pool1");
+            Run::new(messages.collect(), vec![Stored::new(pool, (0..100).map(|_| true))])
+        };
+        let few = run(10);
+        assert!(few.apart(3).is_none(), "nobody knows what it came in");
+        few.came_in(chunk.len());
+        let (apart, again) = (few.apart(3).expect("it is"), few.apart(3).expect("it is"));
+        assert!(Arc::ptr_eq(&apart, &again) && apart.apart(0).is_none());
+        assert_eq!(apart.messages, few.messages[3..4]);
+        assert!(!chunk.as_ptr_range().contains(&apart.messages[0].payload.as_ptr()));
+        let place = |run: &Run, index| run.stored[0].place(index, run.messages[index].id);
+        assert_eq!(place(&apart, 0), Place::Pending);
+        few.stored[0].settle_at(3, Position(8));
+        few.stored[0].settle_nowhere(4);
+        assert_eq!(
+            place(&apart, 0),
+            Place::At(Position(8)),
+            "it learns its place with the others"
+        );
+        assert_eq!(place(&few.apart(4).expect("it is"), 0), Place::Nowhere);
+
+        let many = run(100);
+        many.came_in(chunk.len());
+        assert!(many.apart(3).is_none(), "together they are worth their buffer");
+        assert!(many.single(3).apart(0).is_some(), "alone it is not");
     }
 }

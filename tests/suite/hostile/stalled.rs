@@ -66,6 +66,45 @@ async fn a_stalled_subscriber_costs_no_memory_and_gets_everything_in_order() {
     assert!(grown < Bytes::mib(64).0, "resident memory grew by {}", Bytes(grown));
 }
 
+/// Each of the small messages comes among large ones that nobody wants: all of them lie in one buffer.
+#[tokio::test]
+async fn small_messages_that_wait_do_not_keep_what_came_beside_them() {
+    const SMALL: usize = 4000;
+    let _alone = alone().await;
+    let host = Host::plan()
+        .rules(&[])
+        .set("zone.external.max_mqueue_len", &SMALL.to_string())
+        .start()
+        .await;
+    let mut stalled = host.raw(Hello::clean(Mqtt::V5, "stalled")).await;
+    stalled.subscribe("small/t", 1).await;
+    let mut publisher = Attacker::connect(&host, "publisher").await;
+    let unwanted = publish(0, 0, false, "unwanted/t", &[b'u'; 15_000]).repeat(4);
+    let before = host.memory();
+    let peak = host.watch_memory();
+    for number in 0..SMALL {
+        let small = publish((number + 1) as u16, 1, false, "small/t", &number.to_be_bytes());
+        publisher.say(&[small, unwanted.clone()].concat()).await;
+        publisher.read(4).await;
+    }
+    println!("{SMALL} small messages: {before}, {} at most", peak.so_far());
+    let grown = peak.so_far().0 - before.0;
+    assert!(grown < Bytes::mib(64).0, "resident memory grew by {}", Bytes(grown));
+    for number in 0..SMALL {
+        match stalled.next().await {
+            Said::Publish { id, payload, .. } => {
+                assert_eq!(
+                    payload,
+                    number.to_be_bytes().as_slice(),
+                    "in order, and nothing is missing"
+                );
+                stalled.puback(id).await;
+            }
+            other => panic!("message {number}, and not {other:?}"),
+        }
+    }
+}
+
 /// Publishes numbered messages with QoS 1, some ahead of their acknowledgements.
 async fn flood(host: &Host, count: usize) {
     let mut flooding = Attacker::connect(host, "flooding").await;

@@ -206,7 +206,7 @@ impl Session {
     }
 
     fn deliver_or_hold(&mut self, delivery: Delivery, subs: &[SubId], now: &mut Now<'_>, steps: &mut Steps) {
-        let is_away = self.link.is_none();
+        let kept_bytes_max = self.kept_bytes_max();
         let replay = subs.iter().find_map(|sub| {
             let known = self.subscriptions.subs.get(sub)?;
             known.replay.as_ref().map(|_| *sub)
@@ -235,10 +235,7 @@ impl Session {
             }
             return self.enqueue_or_defer(delivery, now, steps);
         }
-        let delivery = match is_away && !is_stored {
-            true => delivery.detached(),
-            false => delivery,
-        };
+        let delivery = delivery.behind(replay.hold.held.len(), kept_bytes_max);
         match replay.hold.push(delivery, &self.limits) {
             Some(gone) => self.evicted(gone),
             None if is_stored => {

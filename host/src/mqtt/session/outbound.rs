@@ -48,10 +48,15 @@ impl Delivery {
         !self.readers.is_empty() || self.round.is_some()
     }
 
-    /// What waits for an absent client must not keep the publisher's buffer; a stored copy has its own.
-    pub(super) fn detached(self) -> Self {
-        let run = Arc::new(Run::new(vec![self.message().detached()], Vec::new()));
-        Self { run, index: 0, ..self }
+    /// As it waits behind `waiting` others, which may all keep a buffer of their publisher's that is much larger than
+    /// they are: beyond `kept_bytes_max` of these it has one of its own.
+    pub(super) fn behind(self, waiting: usize, kept_bytes_max: usize) -> Self {
+        let keeps = self.run.kept_bytes().saturating_mul(waiting + 1);
+        let apart = (keeps > kept_bytes_max).then(|| self.run.apart(self.index)).flatten();
+        match apart {
+            Some(run) => Self { run, index: 0, ..self },
+            None => self,
+        }
     }
 }
 
@@ -272,13 +277,19 @@ impl Session {
         {
             steps.push_back(Step::Offer(Arc::clone(group)));
         }
+        let delivery = delivery.behind(self.outbound.queue.len(), self.kept_bytes_max());
         self.readers.follow(&delivery);
-        let delivery = match self.link.is_none() && delivery.readers.is_empty() {
-            true => delivery.detached(),
-            false => delivery,
-        };
         self.outbound.push(delivery);
         Enqueued::Done
+    }
+
+    /// How many bytes of larger buffers the messages that wait may keep. Nobody knows how long they wait for a client
+    /// that is away.
+    pub(super) fn kept_bytes_max(&self) -> usize {
+        match &self.link {
+            Some(_) => self.limits.queue_bytes_max,
+            None => 0,
+        }
     }
 
     /// Sends what waits as far as the window goes, then lets replays read on.

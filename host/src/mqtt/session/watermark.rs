@@ -195,8 +195,9 @@ impl Tracker {
 }
 
 impl Waiting {
-    fn is(&self, run: &Arc<Run>, index: usize) -> bool {
-        self.index == index && Arc::ptr_eq(&self.run, run)
+    /// Whether it is this message, perhaps another copy of it.
+    fn is(&self, run: &Run, index: usize) -> bool {
+        self.run.messages[self.index].id == run.messages[index].id
     }
 }
 

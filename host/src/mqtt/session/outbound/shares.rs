@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use super::{Delivery, Outbound, Stage};
-use crate::model::delivery::Run;
 use crate::model::message::Qos;
 use crate::mqtt::session::{Session, Step, Steps};
 
@@ -21,7 +20,7 @@ impl Delivery {
         // Each message by itself: it may be another member's turn.
         let run = match self.run.messages.len() {
             1 => self.run,
-            _ => Arc::new(Run::new(vec![self.message().clone()], Vec::new())),
+            _ => Arc::new(self.run.single(self.index)),
         };
         steps.push_back(Step::HandOn(group, run));
     }

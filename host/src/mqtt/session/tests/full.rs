@@ -139,6 +139,33 @@ fn a_queue_full_of_what_the_store_has_has_no_room_for_others() {
 }
 
 #[test]
+fn what_was_taken_out_of_its_buffer_still_moves_the_position() {
+    let limits = Limits {
+        inflight_max: 1,
+        queue_bytes_max: 100_000,
+        ..Limits::default()
+    };
+    let (mut bench, _) = Bench::new(Version::V5, limits, |_| {});
+    subscribe_live(&mut bench);
+    let stored = run_of(3);
+    stored.came_in(64 * 1024);
+    assert_eq!(bench.deliver(&stored), ["send 1 m1"]);
+    assert_eq!(
+        Arc::strong_count(&stored),
+        5,
+        "we have it, and of the window and the first in the queue each message and reader; the second has its own"
+    );
+    assert_eq!(drain(&mut bench, 1..=3), ["send 2 m2", "send 3 m3"]);
+    assert_eq!(
+        bench.pass(Duration::from_millis(50)),
+        [""; 0],
+        "the commit is under way"
+    );
+    (0..3).for_each(|index| settle(&stored, index, 1 + index as u128));
+    assert_eq!(bench.pass(Duration::from_millis(50)), ["advance 3"]);
+}
+
+#[test]
 fn a_retained_copy_that_found_no_place_comes_from_the_backlog() {
     for queue_full in [QueueFull::DropOld, QueueFull::DropNew] {
         let limits = Limits {
