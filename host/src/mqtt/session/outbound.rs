@@ -384,7 +384,10 @@ impl Session {
                 steps.push_back(release(packet_id, Reason::SUCCESS));
             }
             (AckKind::PubComp, Some((Qos::ExactlyOnce, Stage::Released))) => self.end_exchange(packet_id, now),
-            (AckKind::PubRec, None) => steps.push_back(release(packet_id, Reason::PACKET_IDENTIFIER_NOT_FOUND)),
+            // A refusal ends the exchange at both ends: there is nothing to release.
+            (AckKind::PubRec, None) if !ack.reason.is_error() => {
+                steps.push_back(release(packet_id, Reason::PACKET_IDENTIFIER_NOT_FOUND));
+            }
             // An answer to nothing (a late resend) is harmless; one of the wrong kind is not.
             (_, None) => return,
             (_, Some(_)) => return self.close(Reason::PROTOCOL_ERROR, now, steps),
