@@ -142,6 +142,16 @@ async fn a_long_client_id_or_will_topic_is_not_let_in() {
     }
 }
 
+/// A client may not fill the log with its name, nor stop the broker where whoever reads the log is slow.
+#[tokio::test]
+async fn of_a_client_id_that_is_too_long_the_log_has_no_more_than_is_allowed() {
+    let mut host = plan(&[("mqtt.max_clientid_len", "8")]).start().await;
+    let id = "é".repeat(30_000);
+    host.dial(Mqtt::V5).await.hello(Hello::clean(Mqtt::V5, &id)).await;
+    let line = host.logged("connection refused").await;
+    assert_eq!(line.matches('é').count(), 8, "{line}");
+}
+
 #[tokio::test]
 async fn a_will_for_which_all_wills_leave_no_room_is_not_let_in_until_one_of_them_goes() {
     let host = plan(&[("broker.max_wills_bytes", "2KB")]).start().await;

@@ -209,7 +209,9 @@ impl Broker {
         let will_room = match judged {
             Ok(room) => room,
             Err((reason, text)) => {
-                tracing::info!(%peer, client.id = %connect.client_id, %reason, text, "connection refused");
+                // No more of the identifier than is let in: it may be what is too long.
+                let id = connect.client_id.chars().take(self.limits.client_id_bytes_max);
+                tracing::info!(%peer, client.id = %id.collect::<String>(), %reason, text, "connection refused");
                 let ack = ConnAck {
                     server_reference: self
                         .limits
