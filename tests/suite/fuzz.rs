@@ -1,9 +1,10 @@
 //! The targets of `cargo fuzz` over their seeds, and over what is left of a seed when it is cut off anywhere: so
-//! that the targets stay true, and run where no nightly toolchain is. More in `docs/fuzzing.md`.
+//! that the targets stay true, and run where no cargo-fuzz is. More in `docs/fuzzing.md`.
 
 #[path = "../../host/fuzz/bodies.rs"]
 mod bodies;
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use crate::harness::repository;
@@ -41,6 +42,27 @@ fn every_target_of_the_fuzz_crate_is_run_here() {
     let mut run = TARGETS.map(|(name, _)| name.to_owned());
     run.sort_unstable();
     assert_eq!(found, run);
+}
+
+/// Where it does not, the first `cargo fuzz` in a fresh clone changes a file of the repository.
+#[test]
+fn the_lock_of_the_fuzz_crate_knows_what_the_broker_needs() {
+    let read = |path: &str| fs::read_to_string(repository().join(path)).expect("a file of the repository");
+    let (manifest, lock) = (read("host/Cargo.toml"), read("host/fuzz/Cargo.lock"));
+    let wanted = manifest
+        .split("\n\n")
+        .find_map(|part| part.strip_prefix("[dependencies]\n"));
+    let wanted = wanted.expect("the broker has dependencies").lines();
+    let wanted: BTreeSet<&str> = wanted.filter_map(|line| line.split(['.', ' ']).next()).collect();
+    let locked = lock.split("\n\n").find(|part| part.contains("\nname = \"hookline\"\n"));
+    let locked = locked.expect("the fuzz crate needs the broker").lines();
+    let locked: BTreeSet<&str> = locked
+        .filter_map(|line| line.strip_prefix(" \"")?.split(['"', ' ']).next())
+        .collect();
+    assert_eq!(
+        locked, wanted,
+        "cargo update --workspace --manifest-path host/fuzz/Cargo.toml"
+    );
 }
 
 fn seeds(target: &str) -> Vec<Vec<u8>> {
