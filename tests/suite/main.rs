@@ -26,6 +26,7 @@ mod hostile;
 mod kept;
 mod limits;
 mod lookup;
+mod mqtt31;
 mod offline;
 mod operator;
 mod publish;

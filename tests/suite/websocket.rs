@@ -443,6 +443,15 @@ async fn both_sides_can_say_close() {
 }
 
 #[tokio::test]
+async fn a_listener_that_nobody_knocks_at_keeps_no_room_from_the_other() {
+    let host = plan().set("listener.tcp.external.max_connections", "1").start().await;
+    for _ in 0..3 {
+        drop(join(&host, Mqtt::V5, "page").await);
+        drop(host.join(Mqtt::V311, "sensor").await);
+    }
+}
+
+#[tokio::test]
 async fn sockets_of_both_listeners_share_their_number() {
     let host = plan().set("listener.tcp.external.max_connections", "2").start().await;
     let page = join(&host, Mqtt::V5, "page").await;

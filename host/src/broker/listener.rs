@@ -99,23 +99,23 @@ pub(super) async fn accept(broker: Arc<Broker>, carrier: Carrier, listener: TcpL
             tokio::time::sleep_until(second + Duration::from_secs(1)).await;
             continue;
         }
-        // The permit comes first: a connection that we have no room for stays in the kernel's queue.
+        // One that we have no room for waits here, those behind it in the kernel's queue. The permit comes second: a
+        // listener that nobody knocks at must not keep the last one from the others.
         let next = async {
+            let (socket, peer) = listener.accept().await?;
             if permits.available_permits() == 0 {
                 figures::hit(Limit::Connections);
             }
-            let permit = Arc::clone(&permits)
-                .acquire_owned()
-                .await
-                .expect("the semaphore is never closed");
-            (listener.accept().await, Permit::new(permit))
+            let permit = Arc::clone(&permits).acquire_owned().await;
+            std::io::Result::Ok((socket, peer, permit.expect("the semaphore is never closed")))
         };
-        let (accepted, permit) = tokio::select! {
+        let accepted = tokio::select! {
             accepted = next => accepted,
             () = broker.stop.cancelled() => return,
         };
         match accepted {
-            Ok((socket, peer)) => {
+            Ok((socket, peer, permit)) => {
+                let permit = Permit::new(permit);
                 accepted_in_second += 1;
                 // Small packets must not wait for each other's acknowledgements. Where it fails they only wait.
                 socket.set_nodelay(true).unwrap_or_default();
@@ -292,6 +292,12 @@ impl Broker {
             return Err((
                 Reason::CLIENT_IDENTIFIER_NOT_VALID,
                 "the client identifier is too long (mqtt.max_clientid_len)",
+            ));
+        }
+        if connect.client_id.is_empty() && connect.version == Version::V31 {
+            return Err((
+                Reason::CLIENT_IDENTIFIER_NOT_VALID,
+                "MQTT 3.1 needs a client identifier",
             ));
         }
         if connect.client_id.is_empty() && connect.version < Version::V5 && !connect.clean_start {

@@ -166,7 +166,7 @@ fn what_was_taken_out_of_its_buffer_still_moves_the_position() {
 }
 
 #[test]
-fn a_retained_copy_that_found_no_place_comes_from_the_backlog() {
+fn a_retained_copy_that_found_no_place_is_read_again_and_one_that_has_gives_way_to_nobody() {
     for queue_full in [QueueFull::DropOld, QueueFull::DropNew] {
         let limits = Limits {
             inflight_max: 2,
@@ -198,16 +198,22 @@ fn a_retained_copy_that_found_no_place_comes_from_the_backlog() {
         assert_eq!(bench.page(3, &[], 0, true), ["read 4 retained after 0"]);
         // The window is full before the retained one arrives, and so is the queue before or after it.
         assert_eq!(bench.deliver(&unstored([11, 12])).len(), 2);
-        if queue_full == QueueFull::DropNew {
-            bench.deliver(&unstored([13]));
-        }
-        assert_eq!(bench.page(4, &[7], 7, true), [""; 0]);
-        if queue_full == QueueFull::DropOld {
-            bench.deliver(&unstored([13]));
-        }
-        assert_eq!(drain(&mut bench, [1]), ["send 3 m13"], "{queue_full:?}");
-        let asked = bench.ack(AckKind::PubAck, 2);
-        assert_eq!(asked, ["read 5 unread after 0 limit 1"], "{queue_full:?}");
-        assert_eq!(bench.page(5, &[7], 7, true), ["send 4 m7"], "{queue_full:?}");
+        let (next, question) = match queue_full {
+            QueueFull::DropNew => {
+                bench.deliver(&unstored([13]));
+                assert_eq!(bench.page(4, &[7], 7, true), [""; 0]);
+                ("send 3 m13", "read 5 retained after 6")
+            }
+            QueueFull::DropOld => {
+                assert_eq!(bench.page(4, &[7], 7, true), [""; 0]);
+                bench.deliver(&unstored([13]));
+                ("send 3 m7", "read 5 unread after 0 limit 1")
+            }
+        };
+        assert_eq!(drain(&mut bench, [1]), [next], "{queue_full:?}");
+        assert_eq!(bench.ack(AckKind::PubAck, 2), [question], "{queue_full:?}");
+        let sent = bench.page(5, &[7], 7, true);
+        let expected = (queue_full == QueueFull::DropNew).then_some("send 4 m7".to_owned());
+        assert_eq!(sent.first(), expected.as_ref(), "{queue_full:?}: {sent:?}");
     }
 }
