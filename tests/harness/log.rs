@@ -4,8 +4,9 @@ use std::io::{BufRead, BufReader, Read};
 use std::thread::{self, JoinHandle};
 
 use tokio::sync::watch;
+use tokio::time::timeout;
 
-use super::within;
+use super::{PATIENCE, within};
 
 /// The lines of one pipe so far.
 pub struct Log {
@@ -57,9 +58,11 @@ impl Log {
                 .next()
         };
         let mut said = self.said.clone();
-        let what = format!("a line; so far:\n{}", self.lines().join("\n"));
-        let said = within(what, said.wait_for(|said| said.over || find(said).is_some())).await;
-        find(&said.expect("the reader ends with `over`"))
+        let found = said.wait_for(|said| said.over || find(said).is_some());
+        match timeout(PATIENCE, found).await {
+            Ok(said) => find(&said.expect("the reader ends with `over`")),
+            Err(_) => panic!("waited {PATIENCE:?} for a line; so far:\n{}", self.lines().join("\n")),
+        }
     }
 
     /// Waits for the end of the pipe.

@@ -13,6 +13,8 @@ use crate::harness::{Mqtt, runtime, within};
 const MESSAGES_MIN: usize = 200;
 /// The most that a message may take where that is asked of it.
 const P99_MAX: Duration = Duration::from_millis(20);
+/// The most that it may take anywhere: in a debug build, beside other tests, on a machine that others use.
+const P99_MAX_ANYWHERE: Duration = Duration::from_secs(2);
 /// Demands [`P99_MAX`]: for a release build on a machine that has nothing else to do.
 const STRICT: &str = "HOOKLINE_TEST_STRICT_LATENCY";
 
@@ -47,9 +49,11 @@ impl Pair {
             at(50),
             at(99)
         );
-        if std::env::var_os(STRICT).is_some_and(|wanted| wanted == "1") {
-            assert!(at(99) <= P99_MAX, "{story}: p99 is {:?}, more than {P99_MAX:?}", at(99));
-        }
+        let most = match std::env::var_os(STRICT).is_some_and(|wanted| wanted == "1") {
+            true => P99_MAX,
+            false => P99_MAX_ANYWHERE,
+        };
+        assert!(at(99) <= most, "{story}: p99 is {:?}, more than {most:?}", at(99));
     }
 }
 

@@ -11,7 +11,7 @@ use crate::model::session::{Keep, SessionWrite};
 
 use super::keep::Held;
 use super::reader::{ReaderKey, Readers};
-use super::{Session, Steps, SubId};
+use super::{Map, Session, Steps, SubId};
 
 /// Names a round within its session; never used again.
 pub(super) type RoundKey = u32;
@@ -44,6 +44,8 @@ struct Round {
 #[derive(Debug, Default)]
 pub(super) struct Rounds {
     open: BTreeMap<RoundKey, Round>,
+    /// Which is whose: a client may have tens of thousands of subscriptions.
+    by_sub: Map<SubId, RoundKey>,
     last: RoundKey,
 }
 
@@ -61,6 +63,7 @@ impl Rounds {
             read: None,
         };
         self.open.insert(self.last, round);
+        self.by_sub.insert(sub, self.last);
     }
 
     /// A subscription that is made again asks for no retained messages: only what is under way is still owed.
@@ -74,7 +77,9 @@ impl Rounds {
 
     /// The subscription is over.
     pub(super) fn end(&mut self, sub: SubId) {
-        self.open.retain(|_, round| round.sub != sub);
+        if let Some(key) = self.by_sub.remove(&sub) {
+            self.open.remove(&key);
+        }
     }
 
     /// Whether nothing would be sent twice if the session were read from the store.
@@ -84,17 +89,15 @@ impl Rounds {
 
     /// The round of a subscription.
     pub(super) fn of(&self, sub: SubId) -> Option<Open> {
-        let mut open = self.open.iter();
-        let (key, Round { again, .. }) = open.find(|(_, round)| round.sub == sub)?;
-        Some(Open {
-            key: *key,
-            again: *again,
-        })
+        let key = *self.by_sub.get(&sub)?;
+        let again = self.open.get(&key)?.again;
+        Some(Open { key, again })
     }
 
     /// Whether messages of this subscription's round are still to be acknowledged.
     pub(super) fn is_under_way(&self, sub: SubId) -> bool {
-        self.open.values().any(|round| round.sub == sub && round.under_way > 0)
+        let open = self.by_sub.get(&sub).and_then(|key| self.open.get(key));
+        open.is_some_and(|round| round.under_way > 0)
     }
 
     /// A copy is on its way.
@@ -117,8 +120,8 @@ impl Rounds {
     /// Everything that the subscription had to read was read; its readers stand there. Answers whether that may end a
     /// round.
     pub(super) fn has_read(&mut self, sub: SubId, readers: impl IntoIterator<Item = (ReaderKey, Position)>) -> bool {
-        let mut open = self.open.values_mut();
-        let Some(round) = open.find(|round| round.sub == sub) else {
+        let key = self.by_sub.get(&sub);
+        let Some(round) = key.and_then(|key| self.open.get_mut(key)) else {
             return false;
         };
         round.read.get_or_insert_with(|| readers.into_iter().collect());
@@ -142,10 +145,12 @@ impl Rounds {
                 && round.read.is_some()
                 && read.all(|(key, through)| readers.get(*key).is_none_or(|it| it.is_written_through(*through)))
         };
-        self.open
-            .extract_if(.., |_, round| is_done(round))
-            .map(|(_, round)| round)
-            .collect()
+        let done = self.open.extract_if(.., |_, round| is_done(round));
+        let done: Vec<Round> = done.map(|(_, round)| round).collect();
+        for round in &done {
+            self.by_sub.remove(&round.sub);
+        }
+        done
     }
 }
 
