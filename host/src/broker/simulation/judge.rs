@@ -580,7 +580,8 @@ impl Judge {
         };
         // What waits for a store for too long is refused, whether or not its publisher is there to hear of it.
         let may_be_refused = message.refused || self.trouble_until > message.at + ACK_TIMEOUT;
-        let is_resent = message.resent && message.qos == 1;
+        // What is passed on with QoS 0 was perhaps not stored when the publisher had to send it again.
+        let is_resent = message.resent && (message.qos == 1 || parcel.qos == 0);
         let (from, topic, qos, will) = (message.from, message.topic, message.qos, message.will);
         let in_time = match will {
             None | Some(Fate::Armed | Fate::May | Fate::Must) => true,

@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
-use crate::mqtt::limits::Limits;
+use crate::mqtt::limits::{Limits, QueueFull};
 
 /// What is published to.
 pub(super) const TOPICS: [&str; 4] = ["a/x", "a/y", "b/x", "b/y"];
@@ -171,6 +171,7 @@ impl Scenario {
             receive_max: pick(&mut random, &[2, 5, 20, 1024]),
             inflight_max: pick(&mut random, &[1, 2, 5, 100]),
             queue_len_max: pick(&mut random, &[3, 10, 1000]),
+            queue_full: pick(&mut random, &[QueueFull::DropOld, QueueFull::DropNew]),
             session_expiry_max_s: pick(&mut random, &[30, 600, 7200]),
             keep_alive_factor: 1.5,
             ..Limits::default()
@@ -417,13 +418,14 @@ impl fmt::Display for Scenario {
             receive_max,
             inflight_max,
             queue_len_max,
+            queue_full,
             session_expiry_max_s,
             ..
         } = self.limits;
         writeln!(f, "seed {}", self.seed)?;
         writeln!(
             f,
-            "receive_max {receive_max}, inflight_max {inflight_max}, queue_len_max {queue_len_max}, \
+            "receive_max {receive_max}, inflight_max {inflight_max}, queue_len_max {queue_len_max}, {queue_full:?}, \
              session_expiry_max {session_expiry_max_s}s, rows_per_look {}, fetch_page {}, fetch_retry_for {}s, \
              batch_size {}, pool_queue_len_max {}, persist_sessions {}",
             self.rows_per_look,

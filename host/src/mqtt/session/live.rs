@@ -45,15 +45,19 @@ impl Hold {
         Some(gone)
     }
 
-    /// Drops what the store has; the rest stays until it may be sent.
-    pub(super) fn overflow(&mut self) {
+    /// Drops what the store has; the rest stays until it may be sent. Answers whose readers will have to find it.
+    pub(super) fn overflow(&mut self) -> Vec<ReaderKey> {
         self.overflowed = true;
         let stored = self.held.iter().find(|delivery| !delivery.readers.is_empty());
         if let (None, Some(first)) = (&self.earliest, stored) {
             self.earliest = Some((Arc::clone(&first.run), first.index));
         }
+        let mut readers: Vec<ReaderKey> = self.held.iter().flat_map(|delivery| delivery.readers.clone()).collect();
+        readers.sort_unstable();
+        readers.dedup();
         self.held.retain(|delivery| delivery.readers.is_empty());
         self.bytes = self.held.iter().map(|delivery| delivery.message().size_bytes()).sum();
+        readers
     }
 
     /// Takes out the first message that lies before `position`, where its reader begins behind it: it was published
@@ -218,7 +222,7 @@ impl Session {
         let is_stored = !delivery.readers.is_empty();
         if is_stored && replay.hold.overflowed {
             self.books.deferred += 1;
-            return;
+            return self.read_later(delivery.readers, steps);
         }
         // An older retained message must not follow a newer one, nor any message one before it. Otherwise a backlog
         // may take for ever, and what the store does not have cannot wait for it.
@@ -236,13 +240,35 @@ impl Session {
             return self.enqueue_or_defer(delivery, now, steps);
         }
         let delivery = delivery.behind(replay.hold.held.len(), kept_bytes_max);
+        let readers = delivery.readers.clone();
         match replay.hold.push(delivery, &self.limits) {
             Some(gone) => self.evicted(gone),
             None if is_stored => {
                 self.books.deferred += 1;
-                replay.hold.overflow();
+                let dropped = replay.hold.overflow();
+                self.read_later(readers.into_iter().chain(dropped), steps);
             }
             None => self.books.dropped_queue_full += 1,
+        }
+    }
+
+    /// What was held for these readers is left to the store. The hold may be another subscription's, whose end would
+    /// not make them read.
+    fn read_later(&mut self, readers: impl IntoIterator<Item = ReaderKey>, steps: &mut Steps) {
+        let mut any = false;
+        for key in readers {
+            let sub = self
+                .readers
+                .get(key)
+                .and_then(|reading| self.subscriptions.subs.get(&reading.sub));
+            let replay = sub.and_then(|sub| sub.replay.as_ref());
+            if !replay.is_some_and(|replay| replay.hold.overflowed) {
+                self.catch_up(key);
+                any = true;
+            }
+        }
+        if any {
+            self.ask_on(steps);
         }
     }
 

@@ -77,14 +77,23 @@ impl Replay {
 }
 
 impl Session {
-    /// From now on this reader reads on from the store; live copies of what is stored are dropped until then.
+    /// From now on this reader reads on from the store; live copies of what is stored are dropped until then. Those that
+    /// were held for other readers make them read on, too.
     pub(super) fn catch_up(&mut self, key: ReaderKey) {
+        let mut keys = vec![key];
+        while let Some(key) = keys.pop() {
+            let dropped = self.catch_up_alone(key);
+            keys.extend(dropped.into_iter().filter(|other| *other != key));
+        }
+    }
+
+    fn catch_up_alone(&mut self, key: ReaderKey) -> Vec<ReaderKey> {
         let allowed = self.link.is_some();
         let Some(reading) = self.readers.get_mut(key) else {
-            return;
+            return Vec::new();
         };
         let Some(sub) = self.subscriptions.subs.get_mut(&reading.sub) else {
-            return;
+            return Vec::new();
         };
         let known = sub.replay.is_some();
         let replay = sub.replay.get_or_insert_with(|| Replay {
@@ -98,7 +107,7 @@ impl Session {
         if !queued {
             replay.sources.push_back(From::Backlog(key, None));
         }
-        replay.hold.overflow();
+        let dropped = replay.hold.overflow();
         // `max_returned_count` and `time_range` are for subscribing; catching up loses nothing.
         (reading.since, reading.left_unread_at) = (None, None);
         let sub = reading.sub;
@@ -107,6 +116,7 @@ impl Session {
             reading.go_back();
         }
         self.wait_for_turn(sub, false);
+        dropped
     }
 
     /// The mailbox overflowed: live messages were dropped on their way to us.

@@ -154,3 +154,30 @@ fn what_was_stored_just_before_the_reader_began_comes_before_what_was_stored_beh
     bench.page(2, &[], 0, true);
     assert_eq!(bench.page(3, &[3], 3, true), ["send 1 m1", "send 2 m2", "send 3 m3"]);
 }
+
+#[test]
+fn what_is_dropped_from_the_hold_of_one_subscription_is_read_by_the_reader_of_another() {
+    let limits = Limits {
+        queue_len_max: 1,
+        ..Limits::default()
+    };
+    let (mut bench, _) = Bench::new(Version::V5, limits, |_| {});
+    bench.subscribe_live(Start::Latest, 0);
+    bench.receive(subscribe("+", 2));
+    bench.act(|session, now, steps| session.subscribed(2, Some(2), Vec::new(), now, steps));
+    bench.act(|session, now, steps| session.answer(2, now, steps));
+    // The second still reads what is retained, and has no reader of its own.
+    let run = run_of(3);
+    let steps = bench.act(|session, now, steps| session.deliver(&run, &[2, 1], now, steps));
+    assert_eq!(
+        steps,
+        ["read 5 unread after 0 limit 100"],
+        "one is held, then all are left to the store"
+    );
+    (0..3).for_each(|index| settle(&run, index, 1 + index as u128));
+    assert_eq!(bench.page(4, &[], 0, true), [""; 0]);
+    assert_eq!(
+        bench.page(5, &[1, 2, 3], 3, true)[..3],
+        ["send 1 m1", "send 2 m2", "send 3 m3"]
+    );
+}
