@@ -241,9 +241,12 @@ impl Session {
         if !delivery.readers.contains(&key) {
             delivery.readers.push(key);
         }
+        if self.enqueue(delivery, now, steps) == Enqueued::Full {
+            return false;
+        }
         let known = self.subscriptions.subs.entry(sub);
         known.and_modify(|known| known.sent_from_store(message.id));
-        self.enqueue(delivery, now, steps) == Enqueued::Done
+        true
     }
 
     /// Sends what was held before this delivery, which is next.

@@ -217,3 +217,30 @@ fn a_retained_copy_that_found_no_place_is_read_again_and_one_that_has_gives_way_
         assert_eq!(sent.first(), expected.as_ref(), "{queue_full:?}: {sent:?}");
     }
 }
+
+#[test]
+fn a_row_that_found_no_room_is_not_taken_for_sent_when_its_live_copy_comes() {
+    let limits = Limits {
+        inflight_max: 2,
+        queue_len_max: 1,
+        ..Limits::default()
+    };
+    let (mut bench, _) = Bench::new(Version::V5, limits, |_| {});
+    bench.subscribe_with_backlog(Start::Latest, 0);
+    assert_eq!(bench.page(2, &[], 0, true), ["read 3 unread after 0 limit 2"]);
+    bench.receive(subscribe("+", 2));
+    bench.act(|session, now, steps| session.subscribed(2, Some(2), Vec::new(), now, steps));
+    bench.act(|session, now, steps| session.answer(2, now, steps));
+    assert_eq!(bench.page(4, &[], 0, true), [""; 0]);
+    // Others fill the window and the queue before the answer comes.
+    let others = unstored([11, 12, 13]);
+    let steps = bench.act(|session, now, steps| session.deliver(&others, &[2], now, steps));
+    assert_eq!(steps, ["send 1 m11", "send 2 m12"]);
+    assert_eq!(bench.page(3, &[1], 1, true), [""; 0]);
+    let live = run_of(1);
+    assert_eq!(bench.deliver(&live), [""; 0]);
+    settle(&live, 0, 1);
+    assert_eq!(drain(&mut bench, [1]), ["send 3 m13"]);
+    assert_eq!(bench.ack(AckKind::PubAck, 2), ["read 5 unread after 0 limit 1"]);
+    assert_eq!(bench.page(5, &[1], 1, true)[0], "send 4 m1");
+}
