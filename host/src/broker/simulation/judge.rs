@@ -609,7 +609,8 @@ impl Judge {
         // Overlapping subscriptions may get a copy each (3.3.5), and every SUBSCRIBE brings what is retained.
         let asked = person.asked.iter().filter(|(filter, _)| matches(filter, topic));
         let copies = match parcel.retain {
-            true => asked.map(|(_, times)| *times).sum(),
+            // A CONNECT that was turned away may not have ended the session that it was to end.
+            true => asked.map(|(_, times)| *times).sum::<usize>().max(1),
             false => asked.count().max(1),
         };
         let mut newest = None;

@@ -254,7 +254,7 @@ impl Session {
 
     /// What was held for these readers is left to the store. The hold may be another subscription's, whose end would
     /// not make them read.
-    fn read_later(&mut self, readers: impl IntoIterator<Item = ReaderKey>, steps: &mut Steps) {
+    pub(super) fn read_later(&mut self, readers: impl IntoIterator<Item = ReaderKey>, steps: &mut Steps) {
         let mut any = false;
         for key in readers {
             let sub = self

@@ -476,20 +476,26 @@ impl Session {
     }
 
     fn remove(&mut self, sub: SubId, steps: &mut Steps) {
-        self.stop_reading(sub);
+        let others = self.stop_reading(sub);
         if let Some(sub_gone) = self.subscriptions.subs.remove(&sub) {
             steps.push_back(Step::Unroute(sub, sub_gone.subscription));
             if let Some(group) = sub_gone.share {
                 self.hand_on_unsent(&group, steps);
             }
         }
+        self.read_later(others, steps);
     }
 
-    fn stop_reading(&mut self, sub: SubId) {
+    /// Answers the readers of other subscriptions for which this one held messages.
+    fn stop_reading(&mut self, sub: SubId) -> Vec<ReaderKey> {
         self.rounds.end(sub);
-        if let Some(known) = self.subscriptions.subs.get_mut(&sub) {
-            known.replay = None;
-            known.readers.drain(..).for_each(|key| self.readers.remove(key));
-        }
+        let Some(known) = self.subscriptions.subs.get_mut(&sub) else {
+            return Vec::new();
+        };
+        let replay = known.replay.take();
+        let mut held = replay.map(|mut replay| replay.hold.overflow()).unwrap_or_default();
+        held.retain(|key| !known.readers.contains(key));
+        known.readers.drain(..).for_each(|key| self.readers.remove(key));
+        held
     }
 }

@@ -181,3 +181,23 @@ fn what_is_dropped_from_the_hold_of_one_subscription_is_read_by_the_reader_of_an
         ["send 1 m1", "send 2 m2", "send 3 m3"]
     );
 }
+
+#[test]
+fn what_a_subscription_held_when_it_ended_is_read_by_the_reader_of_another() {
+    let mut bench = Bench::v5();
+    bench.subscribe_live(Start::Latest, 0);
+    bench.receive(subscribe("+", 2));
+    bench.act(|session, now, steps| session.subscribed(2, Some(2), Vec::new(), now, steps));
+    bench.act(|session, now, steps| session.answer(2, now, steps));
+    let run = run_of(1);
+    let steps = bench.act(|session, now, steps| session.deliver(&run, &[2, 1], now, steps));
+    assert_eq!(steps, [""; 0], "it is held while the second reads what is retained");
+    let steps = bench.receive(Packet::Unsubscribe(crate::mqtt::packet::Unsubscribe {
+        packet_id: 3,
+        filters: vec![Ok((None, Filter::new("+").expect("good")))],
+    }));
+    assert!(
+        steps.contains(&"read 5 unread after 0 limit 100".to_owned()),
+        "{steps:?}"
+    );
+}
