@@ -38,7 +38,7 @@ pub(super) struct Terms {
 
 impl Hold {
     /// Puts a message in, where there is room. Answers who had to go for it.
-    fn push(&mut self, delivery: Delivery, limits: &Limits) -> Option<Vec<Delivery>> {
+    pub(super) fn push(&mut self, delivery: Delivery, limits: &Limits) -> Option<Vec<Delivery>> {
         let gone = make_room(&mut self.held, &mut self.bytes, &delivery, limits)?;
         self.bytes += delivery.message().size_bytes();
         self.held.push_back(delivery);
@@ -102,6 +102,27 @@ impl Hold {
 
     pub(super) fn holds(&self, id: MessageId) -> bool {
         self.held.iter().any(|delivery| delivery.message().id == id)
+    }
+
+    /// Takes this message out for another subscription's reader, and what came before it on its topic. The rest waits
+    /// for what this subscription has still to read before it.
+    pub(super) fn take_with_its_topic(&mut self, id: MessageId) -> Option<(Vec<Delivery>, Delivery)> {
+        let at = self.held.iter().position(|delivery| delivery.message().id == id)?;
+        let topic = self.held[at].message().topic.clone();
+        let rest = self.held.split_off(at + 1);
+        let (taken, stay): (VecDeque<Delivery>, VecDeque<Delivery>) = self
+            .held
+            .drain(..)
+            .partition(|delivery| delivery.message().topic == topic);
+        self.held = stay;
+        self.held.extend(rest);
+        let mut before = Vec::from(taken);
+        self.bytes -= before
+            .iter()
+            .map(|delivery| delivery.message().size_bytes())
+            .sum::<usize>();
+        let found = before.pop()?;
+        Some((before, found))
     }
 
     /// Takes this message out, and what came before it: that must not follow it.

@@ -263,9 +263,9 @@ impl Session {
 }
 
 impl Subscriptions {
-    /// The live copy of a row, in whichever hold of these it waits, and what waits before it.
+    /// The live copy of a row, in whichever hold of these it waits, and what waits before it on its topic.
     fn take_held(&mut self, matching: &[SubId], id: MessageId) -> Option<(Vec<Delivery>, Delivery)> {
         let mut holds = matching.iter();
-        holds.find_map(|sub| self.subs.get_mut(sub)?.replay.as_mut()?.hold.take_through(id))
+        holds.find_map(|sub| self.subs.get_mut(sub)?.replay.as_mut()?.hold.take_with_its_topic(id))
     }
 }

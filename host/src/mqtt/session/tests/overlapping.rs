@@ -201,3 +201,33 @@ fn what_a_subscription_held_when_it_ended_is_read_by_the_reader_of_another() {
         "{steps:?}"
     );
 }
+
+#[test]
+fn a_row_takes_out_of_the_hold_of_another_only_what_came_before_it_on_its_topic() {
+    let mut hold = crate::mqtt::session::live::Hold::default();
+    let delivery = |id: u128, topic: &str| {
+        let run = Arc::new(Run::new(vec![message(id, topic, "m", Qos::AtLeastOnce)], Vec::new()));
+        crate::mqtt::session::outbound::Delivery {
+            run,
+            index: 0,
+            qos: Qos::AtLeastOnce,
+            retain: false,
+            identifiers: Arc::default(),
+            readers: Default::default(),
+            round: None,
+            share: None,
+        }
+    };
+    for (id, topic) in [(1, "t"), (2, "u"), (3, "t"), (4, "t")] {
+        assert!(hold.push(delivery(id, topic), &Limits::default()).is_some());
+    }
+    let taken = hold.take_with_its_topic(delivery(3, "t").message().id);
+    let (before, found) = taken.expect("it is held");
+    let ids = |held: &[&crate::mqtt::session::outbound::Delivery]| -> Vec<u128> {
+        held.iter().map(|delivery| delivery.message().id.bits()).collect()
+    };
+    assert_eq!(ids(&before.iter().collect::<Vec<_>>()), [1]);
+    assert_eq!(found.message().id.bits(), 3);
+    assert_eq!(ids(&hold.held.iter().collect::<Vec<_>>()), [2, 4]);
+    assert_eq!(hold.bytes, 2 * delivery(2, "u").message().size_bytes());
+}
