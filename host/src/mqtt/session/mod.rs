@@ -245,7 +245,7 @@ impl Session {
             Packet::Ack(ack) if ack.kind == AckKind::PubRel => self.release(ack, steps),
             Packet::Ack(ack) => self.acked(ack, now, steps),
             Packet::Subscribe(subscribe) => self.subscribe(*subscribe, steps),
-            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(unsubscribe, steps),
+            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(unsubscribe, now, steps),
             Packet::Ping => steps.push_back(Step::Send(Outgoing::Pong)),
             Packet::Disconnect(disconnect) => self.disconnect(disconnect, now, steps),
             // [MQTT-3.1.0-2], and enhanced authentication was refused with the CONNECT.

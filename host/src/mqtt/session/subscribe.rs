@@ -16,6 +16,7 @@ use crate::mqtt::limits::Limit;
 use crate::mqtt::packet::{Outgoing, Subscribe, Unsubscribe};
 
 use super::keep::{Held, subscribed, unsubscribed};
+use super::outbound::Delivery;
 use super::reader::ReaderKey;
 use super::replay::{Occasion, Replay};
 use super::{Map, Now, ReadId, Session, Step, Steps, SubId};
@@ -421,9 +422,9 @@ impl Session {
         }
     }
 
-    pub(super) fn unsubscribe(&mut self, packet: Unsubscribe, steps: &mut Steps) {
+    pub(super) fn unsubscribe(&mut self, packet: Unsubscribe, now: &mut Now<'_>, steps: &mut Steps) {
         let packet_id = packet.packet_id;
-        let mut kept = Vec::new();
+        let (mut kept, mut held) = (Vec::new(), VecDeque::new());
         let reasons = packet.filters.into_iter().map(|wanted| {
             let Ok((share, filter)) = wanted else {
                 return Reason::TOPIC_FILTER_INVALID;
@@ -439,7 +440,7 @@ impl Session {
             if self.subscriptions.subs.get(&sub).is_some_and(|sub| sub.own) {
                 kept.push(name);
             }
-            self.remove(sub, steps);
+            held.append(&mut self.remove(sub, steps));
             let event = Event::SessionUnsubscribed {
                 client: Arc::clone(&self.client),
                 filter,
@@ -448,6 +449,9 @@ impl Session {
             Reason::SUCCESS
         });
         let reasons = reasons.collect();
+        // What waited for delivery may be delivered (3.10.4), and another subscription may match it.
+        held.into_iter()
+            .for_each(|delivery| self.enqueue_or_defer(delivery, now, steps));
         let answer = Outgoing::UnsubAck { packet_id, reasons };
         let Some(last) = kept.pop().filter(|_| self.is_kept()) else {
             return steps.push_back(Step::Send(answer));
@@ -470,13 +474,14 @@ impl Session {
         // Nothing of a session that was restored and whose client never came back is routed.
         if !self.is_restored {
             let subs = self.subscriptions.in_order();
-            subs.into_iter().for_each(|sub| self.remove(sub, steps));
+            subs.into_iter().for_each(|sub| _ = self.remove(sub, steps));
         }
         self.subscriptions.names.clear();
     }
 
-    fn remove(&mut self, sub: SubId, steps: &mut Steps) {
-        let others = self.stop_reading(sub);
+    /// Ends a subscription. Answers what it held and no store has.
+    fn remove(&mut self, sub: SubId, steps: &mut Steps) -> VecDeque<Delivery> {
+        let (others, held) = self.stop_reading(sub);
         if let Some(sub_gone) = self.subscriptions.subs.remove(&sub) {
             steps.push_back(Step::Unroute(sub, sub_gone.subscription));
             if let Some(group) = sub_gone.share {
@@ -484,18 +489,19 @@ impl Session {
             }
         }
         self.read_later(others, steps);
+        held
     }
 
-    /// Answers the readers of other subscriptions for which this one held messages.
-    fn stop_reading(&mut self, sub: SubId) -> Vec<ReaderKey> {
+    /// Answers the readers of other subscriptions for which this one held messages, and those that no store has.
+    fn stop_reading(&mut self, sub: SubId) -> (Vec<ReaderKey>, VecDeque<Delivery>) {
         self.rounds.end(sub);
         let Some(known) = self.subscriptions.subs.get_mut(&sub) else {
-            return Vec::new();
+            return Default::default();
         };
-        let replay = known.replay.take();
-        let mut held = replay.map(|mut replay| replay.hold.overflow()).unwrap_or_default();
-        held.retain(|key| !known.readers.contains(key));
+        let mut hold = known.replay.take().map(|replay| replay.hold).unwrap_or_default();
+        let mut others = hold.overflow();
+        others.retain(|key| !known.readers.contains(key));
         known.readers.drain(..).for_each(|key| self.readers.remove(key));
-        held
+        (others, hold.held)
     }
 }

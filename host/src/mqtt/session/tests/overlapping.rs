@@ -231,3 +231,22 @@ fn a_row_takes_out_of_the_hold_of_another_only_what_came_before_it_on_its_topic(
     assert_eq!(ids(&hold.held.iter().collect::<Vec<_>>()), [2, 4]);
     assert_eq!(hold.bytes, 2 * delivery(2, "u").message().size_bytes());
 }
+
+#[test]
+fn what_a_subscription_held_when_it_ended_and_no_store_has_is_delivered() {
+    let mut bench = Bench::v5();
+    bench.receive(subscribe("+", 2));
+    bench.act(|session, now, steps| session.subscribed(1, Some(2), Vec::new(), now, steps));
+    bench.act(|session, now, steps| session.answer(2, now, steps));
+    let run = Arc::new(Run::new(vec![message(9, "t", "m9", Qos::AtLeastOnce)], Vec::new()));
+    assert_eq!(
+        bench.deliver(&run),
+        [""; 0],
+        "it is held while it reads what is retained"
+    );
+    let steps = bench.receive(Packet::Unsubscribe(crate::mqtt::packet::Unsubscribe {
+        packet_id: 3,
+        filters: vec![Ok((None, Filter::new("+").expect("good")))],
+    }));
+    assert!(steps.contains(&"send 1 m9".to_owned()), "{steps:?}");
+}
