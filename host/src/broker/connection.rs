@@ -452,15 +452,9 @@ impl Connection {
 
     /// A turn with many packets needs much room, and the next may come in a day.
     fn give_back_room(&mut self) {
-        if self.steps.capacity() > KEPT_CAPACITY {
-            self.steps.shrink_to(KEPT_CAPACITY);
-        }
-        if self.received.capacity() > KEPT_CAPACITY {
-            self.received.shrink_to(KEPT_CAPACITY);
-        }
-        if self.batch.capacity() > KEPT_CAPACITY {
-            self.batch.shrink_to(KEPT_CAPACITY);
-        }
+        self.steps.shrink_to(KEPT_CAPACITY);
+        self.received.shrink_to(KEPT_CAPACITY);
+        self.batch.shrink_to(KEPT_CAPACITY);
     }
 
     fn count(&mut self) {

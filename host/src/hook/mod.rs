@@ -213,7 +213,8 @@ fn reader(pool: &Pool, client: &ClientId, filter: &Filter, delivery: Delivery) -
     }
 }
 
-/// What a rule reads for a subscription: retained messages, or those that its client has missed.
+/// What a rule reads for a subscription: retained messages, or those that its client has missed; of these nothing for
+/// QoS 0, shared subscriptions and, unless the pool allows it, wildcards (spec C7, C10).
 fn reads(
     builtin: Builtin,
     rule: &Rule,
@@ -222,25 +223,11 @@ fn reads(
     pool: &Arc<Pool>,
     active: &Active,
 ) -> Option<Effect> {
-    if builtin == Builtin::RetainLookup {
-        let limit = pool.options().max_retained_fetch;
-        return Some(Effect::Retained(subscription.filter.clone(), rule.pool.clone(), limit));
-    }
-    let backlog = backlog(builtin, rule, client, subscription, pool, active)?;
-    Some(Effect::Backlog(Box::new(backlog)))
-}
-
-/// What a fetch rule reads for a subscription; nothing for QoS 0, shared subscriptions and, unless the pool
-/// allows it, wildcards (spec C7, C10).
-fn backlog(
-    builtin: Builtin,
-    rule: &Rule,
-    client: &Client,
-    subscription: &Subscription,
-    pool: &Arc<Pool>,
-    active: &Active,
-) -> Option<Backlog> {
     let delivery = match builtin {
+        Builtin::RetainLookup => {
+            let limit = pool.options().max_retained_fetch;
+            return Some(Effect::Retained(subscription.filter.clone(), rule.pool.clone(), limit));
+        }
         Builtin::MessageFetch | Builtin::MessageFetchForPubsub => Delivery::Pubsub,
         Builtin::MessageFetchForQueue => Delivery::Queue,
         _ => return None,
@@ -252,7 +239,7 @@ fn backlog(
     }
     let session_ends_with_connection = options.respect_clean_session && client.session_expiry_s == 0;
     let queue = delivery == Delivery::Queue;
-    Some(Backlog {
+    let backlog = Backlog {
         reader: reader(pool, &client.id, &subscription.filter, delivery),
         // A queue has no positions: whatever is still there is unread.
         start: if queue {
@@ -272,5 +259,6 @@ fn backlog(
         complete: active.stores_all(pool, &subscription.filter),
         ack_last: options.ack_mode == AckMode::Last,
         hold: (!queue && session_ends_with_connection).then(|| pool.hold(subscription.filter.clone())),
-    })
+    };
+    Some(Effect::Backlog(Box::new(backlog)))
 }

@@ -107,34 +107,30 @@ impl Hold {
     /// Takes this message out for another subscription's reader, and what came before it on its topic. The rest waits
     /// for what this subscription has still to read before it.
     pub(super) fn take_with_its_topic(&mut self, id: MessageId) -> Option<(Vec<Delivery>, Delivery)> {
-        let at = self.held.iter().position(|delivery| delivery.message().id == id)?;
-        let topic = self.held[at].message().topic.clone();
-        let rest = self.held.split_off(at + 1);
-        let (taken, stay): (VecDeque<Delivery>, VecDeque<Delivery>) = self
-            .held
-            .drain(..)
-            .partition(|delivery| delivery.message().topic == topic);
-        self.held = stay;
-        self.held.extend(rest);
-        let mut before = Vec::from(taken);
-        self.bytes -= before
-            .iter()
-            .map(|delivery| delivery.message().size_bytes())
-            .sum::<usize>();
-        let found = before.pop()?;
-        Some((before, found))
+        self.take_up_to(id, |before, found| before.message().topic == found.message().topic)
     }
 
     /// Takes this message out, and what came before it: that must not follow it.
     pub(super) fn take_through(&mut self, id: MessageId) -> Option<(Vec<Delivery>, Delivery)> {
+        self.take_up_to(id, |_, _| true)
+    }
+
+    /// Takes this message out, and of what came before it whatever `goes` with it.
+    fn take_up_to(
+        &mut self,
+        id: MessageId,
+        goes: impl Fn(&Delivery, &Delivery) -> bool,
+    ) -> Option<(Vec<Delivery>, Delivery)> {
         let at = self.held.iter().position(|delivery| delivery.message().id == id)?;
-        let mut before: Vec<Delivery> = self.held.drain(..=at).collect();
-        self.bytes -= before
-            .iter()
-            .map(|delivery| delivery.message().size_bytes())
-            .sum::<usize>();
-        let found = before.pop()?;
-        Some((before, found))
+        let behind = self.held.split_off(at + 1);
+        let found = self.held.pop_back()?;
+        let (before, stays): (VecDeque<Delivery>, VecDeque<Delivery>) =
+            self.held.drain(..).partition(|delivery| goes(delivery, &found));
+        self.held = stays;
+        self.held.extend(behind);
+        let taken = before.iter().chain([&found]);
+        self.bytes -= taken.map(|delivery| delivery.message().size_bytes()).sum::<usize>();
+        Some((before.into(), found))
     }
 }
 
